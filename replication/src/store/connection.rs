@@ -1,0 +1,63 @@
+//! Connections: how they are opened, and what they need before they close.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{OpenError, StoreError};
+
+/// The one connection that writes.
+pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| OpenError::File { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
+    }
+    let db = Connection::open(path).map_err(|e| failed(e.into()))?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.set_prepared_statement_cache_capacity(256);
+    // FULL: a commit is on the disk before it is acknowledged or sent (I1, I2). secure_delete: what is erased is
+    // overwritten in the file.
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA secure_delete = ON;
+         PRAGMA foreign_keys = OFF;
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -32768;",
+    )
+    .map_err(|e| failed(e.into()))?;
+    mychat_crsqlite::load(&db)?;
+    Ok(db)
+}
+
+/// A connection that reads; the extension is there because it serves the log.
+pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.set_prepared_statement_cache_capacity(128);
+    db.execute_batch("PRAGMA cache_size = -8192;")?;
+    mychat_crsqlite::load(&db).map_err(|error| match error {
+        mychat_crsqlite::Error::Load(error) => StoreError::from(error),
+        mychat_crsqlite::Error::Unpack { source, .. } => {
+            StoreError::from(rusqlite::Error::ToSqlConversionFailure(source.into()))
+        }
+    })?;
+    // Only now: the extension prepares its own bookkeeping on load.
+    db.execute_batch("PRAGMA query_only = ON;")?;
+    Ok(db)
+}
+
+/// Closes a connection; the extension's statements have to go first.
+pub fn close(db: Connection) {
+    if let Err(error) = mychat_crsqlite::finalize(&db) {
+        tracing::debug!(%error, "the extension did not let go of a connection");
+    }
+    if let Err((_, error)) = db.close() {
+        tracing::debug!(%error, "a database connection did not close");
+    }
+}

@@ -1,0 +1,454 @@
+//! A SQLite database that replicates: one writer thread, short read snapshots, a log per site.
+//!
+//! Everything that changes the database goes through the writer thread, which alone owns the write connection
+//! and the version vector:
+//!
+//! 1. A local **job** ([`Store::write`]) reads, checks its rules and names the rows it wants in a [`Batch`]. The
+//!    writer takes what is queued (group commit), writes the rows, lets [`Derive`] fill the local tables, commits
+//!    with `synchronous=FULL`, and only then answers (invariant I1).
+//! 2. A remote **frame** ([`Store::apply`]) is merged by cr-sqlite, but only on top of the exact prefix that it
+//!    follows (I3); the vector moves in the same transaction.
+//! 3. Each commit is announced as a [`Commit`] with its frames: to the mesh, which pushes them, and to whoever
+//!    watches the data. The frame of a local commit is built from the rows in hand.
+//!
+//! Replicated tables have key columns and one packed column, `data`; rows are never deleted, only erased
+//! (`data` becomes NULL), so a cell's causal length is always 1.
+
+mod batch;
+mod connection;
+mod log_reader;
+mod queue;
+mod schema;
+mod site;
+mod tables;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+
+pub use batch::Batch;
+pub use log_reader::LogRead;
+pub use schema::{Migration, Schema};
+
+use crate::{
+    NodeId,
+    log::{Frame, SiteId, Value, Version, VersionVector},
+};
+
+/// Rows that one version holds at the most.
+pub const MAX_ROWS: usize = 256;
+/// Bytes of rows after which a version is full.
+pub const MAX_BYTES: usize = 64 << 10;
+/// Local jobs that may wait for the writer; a further caller waits for a place, [`ENQUEUE_PATIENCE`] at most.
+const MAX_JOBS: usize = 4096;
+/// How long a caller waits for a place in the writer's queue before it is told that the store is busy.
+const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that read at the same time; more readers wait for their turn.
+const MAX_READERS: usize = 8;
+/// Commits that a slow watcher may be behind before it is told that it missed some (and re-reads the log).
+const WATCH_CAPACITY: usize = 1024;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file or its folder can't be used.
+    #[error("cannot open the database {path}: {source}")]
+    File {
+        /// The database file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process has the database open for writing.
+    #[error("the database {0} is in use by another process")]
+    InUse(PathBuf),
+    /// A migration failed; nothing of it was kept.
+    #[error("migration {number} of {domain} failed: {source}")]
+    Migration {
+        /// Whose tables.
+        domain: String,
+        /// Its number.
+        number: u32,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The database was written by a newer program.
+    #[error("the database has migration {number} of {domain}, which this program does not know: it is older")]
+    Newer {
+        /// Whose tables.
+        domain: String,
+        /// The unknown number.
+        number: u32,
+    },
+    /// The extension can't be loaded.
+    #[error(transparent)]
+    Extension(#[from] mychat_crsqlite::Error),
+    /// Any other failure.
+    #[error("cannot set up the database: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+/// Why a read or a write failed; nothing of the write was kept.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The writer's queue stayed full for [`ENQUEUE_PATIENCE`].
+    #[error("too many writes are waiting")]
+    Busy,
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// No space, no permission, or a broken disk.
+    #[error("the disk refuses: {0}")]
+    Disk(Arc<rusqlite::Error>),
+    /// Any other failure of the database.
+    #[error("the database failed: {0}")]
+    Sql(Arc<rusqlite::Error>),
+    /// A job panicked; the others went on.
+    #[error("a write job failed")]
+    Job,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_environment(&error) { Self::Disk(Arc::new(error)) } else { Self::Sql(Arc::new(error)) }
+    }
+}
+
+/// Whether the machine failed (and the same statement may succeed later) rather than the data.
+fn is_environment(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, OperationInterrupted,
+        OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            DiskFull
+                | SystemIoFailure
+                | ReadOnly
+                | PermissionDenied
+                | CannotOpen
+                | OutOfMemory
+                | DatabaseBusy
+                | DatabaseLocked
+                | FileLockingProtocolFailed
+                | OperationInterrupted
+        )
+    )
+}
+
+/// A replicated row as [`Derive`] sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The primary key, column by column.
+    pub key: Vec<Value>,
+    /// The packed column; `None` when the row was erased.
+    pub data: Option<&'a [u8]>,
+    /// Who wrote it.
+    pub site: SiteId,
+    /// In which version of that site.
+    pub version: Version,
+}
+
+/// Fills local tables from replicated rows, in the transaction that writes or merges them.
+///
+/// Sites' rows arrive in any interleaving, and a row may come again: the local tables must come out the same.
+pub trait Derive: Send + 'static {
+    /// Takes note of `rows`, which are in the database already.
+    ///
+    /// # Errors
+    /// Only for what SQLite refuses; a row whose packed data is not understood is left alone.
+    fn derive(&mut self, db: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()>;
+}
+
+/// A [`Derive`] for databases without local tables.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct DeriveNothing;
+
+impl Derive for DeriveNothing {
+    fn derive(&mut self, _: &Connection, _: &[Row<'_>]) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a job returned, once it is durable.
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    /// The job's own answer.
+    pub value: T,
+    /// What this node held after the commit: a reader elsewhere who has all of it has the write.
+    pub vector: Arc<VersionVector>,
+}
+
+/// One durable transaction.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Its versions, in the order of their application.
+    pub frames: Vec<Arc<Frame>>,
+    /// What the node holds now.
+    pub vector: Arc<VersionVector>,
+    /// Whether it came from jobs of this node.
+    pub local: bool,
+}
+
+/// What became of frames that were handed to [`Store::apply`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Frames that moved the vector.
+    pub applied: usize,
+    /// Frames that were held already.
+    pub duplicates: usize,
+    /// Frames that follow a version which is not held yet: to be asked for again.
+    pub gaps: usize,
+    /// Frames that the database could not take and that were set aside.
+    pub quarantined: usize,
+}
+
+/// A handle to the database; clones share it. The last one to go stops the writer.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    path: PathBuf,
+    queue: Arc<queue::Queue>,
+    places: Arc<Semaphore>,
+    site: watch::Receiver<SiteId>,
+    vector: watch::Receiver<Arc<VersionVector>>,
+    commits: broadcast::Sender<Arc<Commit>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    reading: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.inner.path)
+            .field("site", &self.site())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database at `path`, creating or migrating it, and starts its writer.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A second writer on the same file is refused.
+    pub fn open(path: &Path, schema: &Schema, derive: Box<dyn Derive>) -> Result<Self, OpenError> {
+        let (commits, _) = broadcast::channel(WATCH_CAPACITY);
+        let queue = Arc::new(queue::Queue::default());
+        let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
+        let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn({
+                let queue = Arc::clone(&queue);
+                move || writer.run(&queue)
+            })
+            .map_err(|source| OpenError::File { path: path.to_owned(), source: source.into() })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                node,
+                path: path.to_owned(),
+                queue,
+                places: Arc::new(Semaphore::new(MAX_JOBS)),
+                site,
+                vector,
+                commits,
+                readers: Arc::new(Mutex::new(Vec::new())),
+                reading: Arc::new(Semaphore::new(MAX_READERS)),
+                writer: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// The node that this data folder belongs to.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// The site whose log this node writes. It changes when the disk turns out to have gone back in time.
+    #[must_use]
+    pub fn site(&self) -> SiteId {
+        *self.inner.site.borrow()
+    }
+
+    /// What this node holds, all of it durable.
+    #[must_use]
+    pub fn vector(&self) -> Arc<VersionVector> {
+        Arc::clone(&self.inner.vector.borrow())
+    }
+
+    /// Waits until everything in `wanted` is held; `false` when that took longer than `timeout`.
+    pub async fn wait_for(&self, wanted: &VersionVector, timeout: Duration) -> bool {
+        let mut vector = self.inner.vector.clone();
+        let covered = vector.wait_for(|held| held.covers(wanted));
+        matches!(tokio::time::timeout(timeout, covered).await, Ok(Ok(_)))
+    }
+
+    /// Each commit from now on. A receiver that falls behind by too many is told so and re-reads the log.
+    #[must_use]
+    pub fn commits(&self) -> broadcast::Receiver<Arc<Commit>> {
+        self.inner.commits.subscribe()
+    }
+
+    /// Runs `job` on the writer thread and answers once what it wrote is fsynced (invariant I1).
+    ///
+    /// A job that returns an error writes nothing. A job with more rows than a version holds is split into several
+    /// versions, committed in order.
+    ///
+    /// # Errors
+    /// The job's own error, or a [`StoreError`] when the queue stays full or the commit fails.
+    pub async fn write<T, E>(
+        &self,
+        job: impl FnOnce(&mut Batch<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<Written<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let place = tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned())
+            .await
+            .map_err(|_| StoreError::Busy)?
+            .map_err(|_| StoreError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let job: queue::Job = Box::new(move |batch| {
+            let result = job(batch);
+            if result.is_err() {
+                batch.discard();
+            }
+            Box::new(move |outcome| {
+                drop(place);
+                let result = match (result, outcome) {
+                    (Err(error), _) => Err(error),
+                    (Ok(_), Err(error)) => Err(E::from(error)),
+                    (Ok(value), Ok(vector)) => Ok(Written { value, vector }),
+                };
+                // The caller may have gone: its write stands all the same.
+                let _ = answer.send(result);
+            })
+        });
+        if !self.inner.queue.push_job(job) {
+            return Err(StoreError::Closed.into());
+        }
+        answered.await.map_err(|_| StoreError::Job)?
+    }
+
+    /// Merges frames of other sites, in the given order, in as few transactions as fit the bounds.
+    ///
+    /// # Errors
+    /// A [`StoreError`] when the disk fails; nothing was applied then and the vector is as before.
+    pub async fn apply(&self, frames: Vec<Arc<Frame>>) -> Result<Applied, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        if !self.inner.queue.push_remote(queue::Remote { frames, answer }) {
+            return Err(StoreError::Closed);
+        }
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Goes on under a new site id, keeping all data: the old log has become one that others know more of (I2).
+    ///
+    /// # Errors
+    /// A [`StoreError`] when the disk fails; the old site id is kept then.
+    pub async fn renew_site(&self) -> Result<SiteId, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        if !self.inner.queue.push_renewal(answer) {
+            return Err(StoreError::Closed);
+        }
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `f` on a read-only connection, in one snapshot, on a thread that may block.
+    ///
+    /// # Errors
+    /// Those of `f`, and of opening a connection.
+    pub async fn read<T, E>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.inner.reading).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let idle = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let reader = match idle {
+                Some(reader) => reader,
+                None => connection::open_reader(&inner.path)?,
+            };
+            let snapshot = reader.unchecked_transaction()?;
+            let result = f(&snapshot);
+            snapshot.finish()?;
+            inner.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            drop(turn);
+            result
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Job)?
+    }
+
+    /// Reads a part of `site`'s log, from the version after `after` on: for a peer or a client that is behind.
+    ///
+    /// # Errors
+    /// A [`StoreError`] when the database can't be read.
+    pub async fn read_log(
+        &self,
+        site: SiteId,
+        after: Version,
+        max_bytes: usize,
+    ) -> Result<LogRead, StoreError> {
+        self.read(move |db| Ok::<_, StoreError>(log_reader::read(db, site, after, max_bytes)?)).await
+    }
+
+    /// Stops the writer after what is queued, and closes the database.
+    pub async fn close(&self) {
+        self.inner.queue.close();
+        let thread = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        for reader in readers.drain(..) {
+            connection::close(reader);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+        for reader in self.readers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            connection::close(reader);
+        }
+    }
+}
+
+/// Reads a part of a site's log inside a read that is under way; see [`Store::read_log`].
+///
+/// # Errors
+/// What SQLite says.
+pub fn read_log(
+    db: &Connection,
+    site: SiteId,
+    after: Version,
+    max_bytes: usize,
+) -> rusqlite::Result<LogRead> {
+    log_reader::read(db, site, after, max_bytes)
+}

@@ -1,0 +1,109 @@
+//! The writer's two queues: local jobs and remote frames, taken in turns.
+//!
+//! A priority for either side starves the other: under a flood of local writes remote rows would never be seen,
+//! and a node that catches up would not answer its clients. So the writer alternates between the two whenever
+//! both wait. Local jobs are bounded by the permits that [`super::Store::write`] takes; remote work by the
+//! protocol, which has at most one apply under way.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{Applied, Batch, StoreError};
+use crate::log::{Frame, SiteId, VersionVector};
+
+/// What is left of a job once it ran: it is told how the commit went.
+pub type Finish = Box<dyn FnOnce(Result<Arc<VersionVector>, StoreError>) + Send>;
+
+/// A local write: fills the batch, or discards it.
+pub type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Finish + Send>;
+
+/// Frames to merge.
+pub struct Remote {
+    pub frames: Vec<Arc<Frame>>,
+    pub answer: oneshot::Sender<Result<Applied, StoreError>>,
+}
+
+/// What the writer does next.
+pub enum Work {
+    Jobs(VecDeque<Job>),
+    Remote(Remote),
+    Renew(oneshot::Sender<Result<SiteId, StoreError>>),
+    Stop,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    remote: VecDeque<Remote>,
+    renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
+    remote_next: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+pub struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+impl Queue {
+    pub fn push_job(&self, job: Job) -> bool {
+        self.push(|waiting| waiting.jobs.push_back(job))
+    }
+
+    pub fn push_remote(&self, remote: Remote) -> bool {
+        self.push(|waiting| waiting.remote.push_back(remote))
+    }
+
+    pub fn push_renewal(&self, answer: oneshot::Sender<Result<SiteId, StoreError>>) -> bool {
+        self.push(|waiting| waiting.renewal = Some(answer))
+    }
+
+    /// What is queued is still done; nothing new is taken.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Blocks until there is something to do. All waiting jobs come at once: they share a commit.
+    pub fn next(&self) -> Work {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(answer) = waiting.renewal.take() {
+                return Work::Renew(answer);
+            }
+            let remote_turn = waiting.remote_next || waiting.jobs.is_empty();
+            if remote_turn && let Some(remote) = waiting.remote.pop_front() {
+                waiting.remote_next = false;
+                return Work::Remote(remote);
+            }
+            if !waiting.jobs.is_empty() {
+                waiting.remote_next = true;
+                return Work::Jobs(std::mem::take(&mut waiting.jobs));
+            }
+            if waiting.closed {
+                return Work::Stop;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn push(&self, add: impl FnOnce(&mut Waiting)) -> bool {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return false;
+        }
+        add(&mut waiting);
+        drop(waiting);
+        self.changed.notify_one();
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

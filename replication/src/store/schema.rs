@@ -1,0 +1,99 @@
+//! Migrations: numbered per domain, forward only, each in its own transaction.
+
+use rusqlite::Connection;
+
+use super::OpenError;
+
+/// One step of a domain's tables.
+///
+/// Old and new nodes run together during a roll-out, so a step may add tables and columns that older programs
+/// ignore; it must never take away or reinterpret what they use.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Whose tables; numbers count within it.
+    pub domain: &'static str,
+    /// From 1 on, without gaps.
+    pub number: u32,
+    /// The statements.
+    pub sql: &'static str,
+}
+
+/// All migrations of an application.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    migrations: Vec<Migration>,
+}
+
+/// Replication's own tables.
+const OWN: &[Migration] = &[Migration {
+    domain: "replication",
+    number: 1,
+    sql: "
+        -- One row: which node this folder belongs to, and the last hybrid time it gave out.
+        CREATE TABLE replication_node (one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, stamp INTEGER NOT NULL) STRICT;
+        -- The version vector: how much of each site's log is held, without a gap.
+        CREATE TABLE replication_vector (
+            grp INTEGER NOT NULL, site BLOB NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (grp, site)
+        ) STRICT, WITHOUT ROWID;
+        -- Frames that the tables could not take: for a table that a newer program has, or broken. They are part
+        -- of the prefix, are served to peers, and are tried again after each migration.
+        CREATE TABLE replication_quarantine (
+            site BLOB NOT NULL, version INTEGER NOT NULL, frame BLOB NOT NULL, reason TEXT NOT NULL,
+            PRIMARY KEY (site, version)
+        ) STRICT, WITHOUT ROWID;",
+}];
+
+impl Schema {
+    /// A schema of these migrations, in any order.
+    #[must_use]
+    pub fn new(domains: &[&[Migration]]) -> Self {
+        let mut migrations: Vec<Migration> =
+            domains.iter().flat_map(|domain| domain.iter().copied()).collect();
+        migrations.sort_by_key(|migration| (migration.domain, migration.number));
+        Self { migrations }
+    }
+
+    /// Brings the database up to date; says whether anything changed.
+    pub(super) fn migrate(&self, db: &Connection) -> Result<bool, OpenError> {
+        db.execute_batch(
+            "CREATE TABLE IF NOT EXISTS replication_migration (
+                domain TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (domain, number)
+            ) STRICT, WITHOUT ROWID",
+        )?;
+        self.refuse_newer(db)?;
+        let mut changed = false;
+        for step in OWN.iter().chain(&self.migrations) {
+            let done = db
+                .prepare_cached("SELECT 1 FROM replication_migration WHERE domain = ?1 AND number = ?2")?
+                .exists((step.domain, step.number))?;
+            if done {
+                continue;
+            }
+            let failed =
+                |source| OpenError::Migration { domain: step.domain.into(), number: step.number, source };
+            let transaction = db.unchecked_transaction()?;
+            transaction.execute_batch(step.sql).map_err(failed)?;
+            transaction
+                .execute("INSERT INTO replication_migration VALUES (?1, ?2)", (step.domain, step.number))
+                .map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// A database of a newer program may mean its tables differently.
+    fn refuse_newer(&self, db: &Connection) -> Result<(), OpenError> {
+        let mut statement = db.prepare("SELECT domain, number FROM replication_migration")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (domain, number): (String, u32) = (row.get(0)?, row.get(1)?);
+            let known =
+                OWN.iter().chain(&self.migrations).any(|step| step.domain == domain && step.number == number);
+            if !known {
+                return Err(OpenError::Newer { domain, number });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! The site id: where it is kept, and how a database goes on under a new one.
+
+use rusqlite::Connection;
+
+use crate::log::{SiteId, Version};
+
+/// The site id of this database.
+pub fn current(db: &Connection) -> rusqlite::Result<SiteId> {
+    db.query_row("SELECT crsql_site_id()", [], |row| row.get(0)).map(SiteId)
+}
+
+/// The last version of this database's own log.
+pub fn head(db: &Connection) -> rusqlite::Result<Version> {
+    db.query_row("SELECT crsql_db_version()", [], |row| row.get::<_, i64>(0))
+        .map(|version| Version(version.cast_unsigned()))
+}
+
+/// Gives the database a new site id and leaves what it wrote so far to the old one, like another site's log.
+///
+/// cr-sqlite numbers the sites in `crsql_site_id`, its own being 0, and caches that on load: the connection must be
+/// opened anew afterwards. Takes time in proportion to the old log; it happens after a restored backup only.
+pub fn renew(db: &Connection) -> rusqlite::Result<SiteId> {
+    let new = SiteId(rand::random());
+    let transaction = db.unchecked_transaction()?;
+    let ordinal: i64 = db.query_row("SELECT max(ordinal) + 1 FROM crsql_site_id", [], |row| row.get(0))?;
+    db.execute("UPDATE crsql_site_id SET ordinal = ?1 WHERE ordinal = 0", [ordinal])?;
+    db.execute("INSERT INTO crsql_site_id (site_id, ordinal) VALUES (?1, 0)", [new.0])?;
+    let clocks: Vec<String> = db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%\\_\\_crsql\\_clock' ESCAPE '\\'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for clock in clocks {
+        db.execute(&format!("UPDATE \"{clock}\" SET site_id = ?1 WHERE site_id = 0"), [ordinal])?;
+    }
+    transaction.commit()?;
+    Ok(new)
+}

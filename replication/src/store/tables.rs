@@ -1,0 +1,105 @@
+//! What the writer knows of the replicated tables, and the statements for each.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rusqlite::{Connection, params_from_iter, types::Null};
+
+use super::batch::{NewRow, Put};
+use crate::log::{Change, key};
+
+/// The statements that write one replicated table.
+struct Table {
+    name: Arc<str>,
+    insert: String,
+    upsert: String,
+    edits: String,
+}
+
+/// All replicated tables by name.
+pub struct Tables {
+    by_name: HashMap<String, Table>,
+    data: Arc<str>,
+}
+
+impl Tables {
+    /// Reads the tables from the database's own description.
+    pub fn read(db: &Connection) -> rusqlite::Result<Self> {
+        let names: Vec<String> = db
+            .prepare(
+                "SELECT substr(name, 1, length(name) - length('__crsql_clock')) FROM sqlite_master
+                 WHERE type = 'table' AND name LIKE '%\\_\\_crsql\\_clock' ESCAPE '\\'",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut by_name = HashMap::new();
+        for name in names {
+            let keys: Vec<String> = db
+                .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?
+                .query_map([&name], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            by_name.insert(name.clone(), Table::new(&name, &keys));
+        }
+        Ok(Self { by_name, data: Arc::from("data") })
+    }
+
+    /// Writes `row` and gives the change that cr-sqlite recorded for it, numbered `sequence`; `None` when the
+    /// database already was as wished.
+    pub fn write(&self, db: &Connection, row: &NewRow, sequence: u32) -> rusqlite::Result<Option<Change>> {
+        let table = self.by_name.get(row.table).ok_or_else(|| {
+            rusqlite::Error::InvalidParameterName(format!("no replicated table {}", row.table))
+        })?;
+        let sql = match row.put {
+            Put::Once => &table.insert,
+            Put::Over => &table.upsert,
+        };
+        let mut statement = db.prepare_cached(sql)?;
+        let mut at = 1;
+        for value in &row.key {
+            statement.raw_bind_parameter(at, value)?;
+            at += 1;
+        }
+        match &row.data {
+            Some(bytes) => statement.raw_bind_parameter(at, bytes)?,
+            None => statement.raw_bind_parameter(at, Null)?,
+        }
+        if statement.raw_execute()? == 0 {
+            return Ok(None);
+        }
+        // A new row's cell was written once. For an overwritten one the count has to be looked up.
+        let column_version = match row.put {
+            Put::Once => 1,
+            Put::Over => {
+                db.prepare_cached(&table.edits)?.query_row(params_from_iter(&row.key), |row| row.get(0))?
+            }
+        };
+        Ok(Some(Change {
+            table: Arc::clone(&table.name),
+            key: key::pack(&row.key),
+            column: Arc::clone(&self.data),
+            value: row.data.as_ref().map_or(crate::log::Value::Null, |bytes| bytes.clone().into()),
+            column_version,
+            causal_length: 1,
+            sequence,
+        }))
+    }
+}
+
+impl Table {
+    fn new(name: &str, keys: &[String]) -> Self {
+        let quoted: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
+        let columns = quoted.join(", ");
+        let marks = vec!["?"; keys.len() + 1].join(", ");
+        let same_key = quoted.iter().map(|key| format!("p.{key} = ?")).collect::<Vec<_>>().join(" AND ");
+        let insert =
+            format!("INSERT INTO \"{name}\" ({columns}, data) VALUES ({marks}) ON CONFLICT DO NOTHING");
+        let upsert = format!(
+            "INSERT INTO \"{name}\" ({columns}, data) VALUES ({marks})
+             ON CONFLICT DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data"
+        );
+        let edits = format!(
+            "SELECT c.col_version FROM \"{name}__crsql_pks\" p JOIN \"{name}__crsql_clock\" c ON c.key = p.__crsql_key
+             WHERE {same_key} AND c.col_name = 'data'"
+        );
+        Self { name: Arc::from(name), insert, upsert, edits }
+    }
+}

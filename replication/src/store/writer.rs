@@ -1,0 +1,519 @@
+//! The writer thread: the only one that changes the database, and the owner of the version vector.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use rusqlite::Connection;
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    Applied, Batch, Commit, Derive, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
+    batch::{NewRow, wall_millis},
+    connection, is_environment,
+    queue::{Finish, Job, Queue, Remote, Work},
+    site,
+    tables::Tables,
+};
+use crate::{
+    NodeId,
+    clock::{Clock, Stamp},
+    log::{Change, Frame, GroupId, SiteId, Version, VersionVector, codec, key},
+};
+
+pub struct Writer {
+    path: PathBuf,
+    /// Held as long as the writer lives: a second process on the same file would reuse versions.
+    _lock: File,
+    /// `None` only while the connection is opened anew.
+    db: Option<Connection>,
+    tables: Tables,
+    derive: Box<dyn Derive>,
+    clock: Clock,
+    node: NodeId,
+    site: watch::Sender<SiteId>,
+    held: VersionVector,
+    vector: watch::Sender<Arc<VersionVector>>,
+    commits: broadcast::Sender<Arc<Commit>>,
+}
+
+/// Rows written in the transaction that is open.
+struct Group {
+    version: Version,
+    changes: Vec<Change>,
+    bytes: usize,
+    /// Changes that cr-sqlite numbered so far, also those that were overwritten within the group.
+    sequence: u32,
+    /// Written rows that the local tables don't know yet.
+    underived: Vec<NewRow>,
+    /// Jobs whose rows are complete in it.
+    finishes: Vec<Finish>,
+}
+
+impl Writer {
+    pub fn open(
+        path: &Path,
+        schema: &Schema,
+        derive: Box<dyn Derive>,
+        commits: broadcast::Sender<Arc<Commit>>,
+    ) -> Result<Self, OpenError> {
+        let lock = lock(path)?;
+        let db = connection::open_writer(path)?;
+        let migrated = schema.migrate(&db)?;
+        let (node, stamp) = node(&db)?;
+        let tables = Tables::read(&db)?;
+        let site = site::current(&db)?;
+        let mut held = read_vector(&db)?;
+        // The vector moves with the log in one transaction; should they differ all the same, the log is right.
+        held.set(site, site::head(&db)?);
+        let (site, _) = watch::channel(site);
+        let (vector, _) = watch::channel(Arc::new(held.clone()));
+        let mut writer = Self {
+            path: path.to_owned(),
+            _lock: lock,
+            db: Some(db),
+            tables,
+            derive,
+            clock: Clock::starting_after(stamp),
+            node,
+            site,
+            held,
+            vector,
+            commits,
+        };
+        if migrated {
+            writer.retry_quarantined()?;
+        }
+        Ok(writer)
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub fn watch_site(&self) -> watch::Receiver<SiteId> {
+        self.site.subscribe()
+    }
+
+    pub fn watch_vector(&self) -> watch::Receiver<Arc<VersionVector>> {
+        self.vector.subscribe()
+    }
+
+    /// Works until the queue is closed and empty.
+    pub fn run(mut self, queue: &Queue) {
+        loop {
+            match queue.next() {
+                Work::Jobs(jobs) => self.run_jobs(jobs),
+                Work::Remote(Remote { frames, answer }) => {
+                    let result = self.apply(&frames).inspect_err(|_| self.recover());
+                    let _ = answer.send(result);
+                }
+                Work::Renew(answer) => {
+                    let _ = answer.send(self.renew());
+                }
+                Work::Stop => break,
+            }
+        }
+        if let Some(db) = self.db.take() {
+            connection::close(db);
+        }
+    }
+
+    fn db(&self) -> Result<&Connection, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Closed)
+    }
+
+    fn run_jobs(&mut self, mut jobs: VecDeque<Job>) {
+        while !jobs.is_empty() {
+            let mut group = match self.begin() {
+                Ok(group) => group,
+                Err(error) => {
+                    // Every waiting job hears of it; a job has to run to give its finisher, but writes nothing.
+                    for job in jobs.drain(..) {
+                        self.refuse(job, &error);
+                    }
+                    return;
+                }
+            };
+            let result = self.fill(&mut group, &mut jobs).and_then(|()| self.commit(&mut group));
+            if let Err(error) = result {
+                self.recover();
+                tracing::warn!(%error, jobs = group.finishes.len(), "a group commit failed; nothing of it was kept");
+                metrics::counter!("mychat_store_failed_commits_total").increment(1);
+                for finish in group.finishes {
+                    finish(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Runs jobs into the group until it is full or there are none left.
+    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
+        while let Some(job) = jobs.pop_front() {
+            let Some((finish, rows)) = self.run_job(job)? else { continue };
+            let size: usize = rows.iter().map(NewRow::size).sum();
+            let fits = group.changes.len() + rows.len() <= MAX_ROWS && group.bytes + size <= MAX_BYTES;
+            if !fits && !group.changes.is_empty() {
+                // What the job read stays true: nobody else writes between the two commits.
+                if let Err(error) = self.commit(group).and_then(|()| {
+                    *group = self.begin()?;
+                    Ok(())
+                }) {
+                    group.finishes.push(finish);
+                    return Err(error);
+                }
+            }
+            let written = self.write_rows(group, rows);
+            group.finishes.push(finish);
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Runs the closure of one job. A panic there costs that job alone: its caller hears [`StoreError::Job`].
+    fn run_job(&mut self, job: Job) -> Result<Option<(Finish, Vec<NewRow>)>, StoreError> {
+        let db = self.db.as_ref().ok_or(StoreError::Closed)?;
+        let mut batch = Batch::new(db, &mut self.clock, *self.site.borrow());
+        match catch_unwind(AssertUnwindSafe(|| job(&mut batch))) {
+            Ok(finish) => Ok(Some((finish, batch.into_rows()))),
+            Err(_) => {
+                tracing::error!("a write job panicked; it was dropped and the writer goes on");
+                Ok(None)
+            }
+        }
+    }
+
+    fn refuse(&mut self, job: Job, error: &StoreError) {
+        if let Ok(Some((finish, _))) = self.run_job(job) {
+            finish(Err(error.clone()));
+        }
+    }
+
+    fn begin(&self) -> Result<Group, StoreError> {
+        let db = self.db()?;
+        db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+        // Without this a connection may record a garbage time with its changes; ours are in the packed rows.
+        db.prepare_cached("SELECT crsql_set_ts('0')")?.query_row([], |_| Ok(()))?;
+        let head = self.held.get(*self.site.borrow());
+        Ok(Group {
+            version: Version(head.0 + 1),
+            changes: Vec::new(),
+            bytes: 0,
+            sequence: 0,
+            underived: Vec::new(),
+            finishes: Vec::new(),
+        })
+    }
+
+    /// Writes a job's rows; where they exceed what a version holds, earlier parts are committed on the way.
+    fn write_rows(&mut self, group: &mut Group, rows: Vec<NewRow>) -> Result<(), StoreError> {
+        for row in rows {
+            if group.changes.len() >= MAX_ROWS || group.bytes >= MAX_BYTES {
+                self.derive(group)?;
+                self.commit(group)?;
+                *group = self.begin()?;
+            }
+            let db = self.db.as_ref().ok_or(StoreError::Closed)?;
+            let Some(change) = self.tables.write(db, &row, group.sequence)? else { continue };
+            group.sequence += 1;
+            group.bytes += change.size();
+            if row.put == super::batch::Put::Over {
+                // The log keeps the last of several writes to a cell.
+                group.changes.retain(|earlier| earlier.table != change.table || earlier.key != change.key);
+            }
+            group.changes.push(change);
+            group.underived.push(row);
+        }
+        self.derive(group)
+    }
+
+    fn derive(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        if group.underived.is_empty() {
+            return Ok(());
+        }
+        let db = self.db.as_ref().ok_or(StoreError::Closed)?;
+        let site = *self.site.borrow();
+        let written = std::mem::take(&mut group.underived);
+        let rows: Vec<Row<'_>> = written
+            .iter()
+            .map(|row| Row {
+                table: row.table,
+                key: row.key.clone(),
+                data: row.data.as_deref(),
+                site,
+                version: group.version,
+            })
+            .collect();
+        Ok(self.derive.derive(db, &rows)?)
+    }
+
+    /// Makes the group durable, answers its jobs and announces it.
+    fn commit(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        let db = self.db()?;
+        if group.changes.is_empty() {
+            db.prepare_cached("COMMIT")?.raw_execute()?;
+            let vector = Arc::clone(&self.vector.borrow());
+            for finish in group.finishes.drain(..) {
+                finish(Ok(Arc::clone(&vector)));
+            }
+            return Ok(());
+        }
+        let site = *self.site.borrow();
+        let started = Instant::now();
+        write_vector(db, site, group.version)?;
+        db.prepare_cached("UPDATE replication_node SET stamp = ?1")?.execute([self
+            .clock
+            .last()
+            .to_u64()
+            .cast_signed()])?;
+        db.prepare_cached("COMMIT")?.raw_execute()?;
+        metrics::histogram!("mychat_store_commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("mychat_store_commit_rows").record(group.changes.len() as f64);
+
+        let frame = Arc::new(Frame {
+            group: GroupId::GLOBAL,
+            site,
+            after: self.held.get(site),
+            version: group.version,
+            stamp: self.clock.last(),
+            changes: std::mem::take(&mut group.changes),
+        });
+        #[cfg(debug_assertions)]
+        compare_with_log(db, &frame)?;
+        self.held.advance(site, group.version);
+        let vector = self.announce(vec![frame], true);
+        for finish in group.finishes.drain(..) {
+            finish(Ok(Arc::clone(&vector)));
+        }
+        Ok(())
+    }
+
+    fn announce(&self, frames: Vec<Arc<Frame>>, local: bool) -> Arc<VersionVector> {
+        let vector = Arc::new(self.held.clone());
+        self.vector.send_replace(Arc::clone(&vector));
+        // Nobody watching is fine.
+        let _ = self.commits.send(Arc::new(Commit { frames, vector: Arc::clone(&vector), local }));
+        vector
+    }
+
+    /// Merges frames in one transaction.
+    fn apply(&mut self, frames: &[Arc<Frame>]) -> Result<Applied, StoreError> {
+        let started = Instant::now();
+        let db = self.db.as_ref().ok_or(StoreError::Closed)?;
+        let mut outcome = Applied::default();
+        let mut vector = self.held.clone();
+        let mut applied = Vec::new();
+        db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+        for frame in frames {
+            let held = vector.get(frame.site);
+            if frame.version <= held {
+                outcome.duplicates += 1;
+                continue;
+            }
+            if frame.after > held {
+                outcome.gaps += 1;
+                continue;
+            }
+            if let Err(error) = merge(db, self.derive.as_mut(), frame) {
+                if is_environment(&error) {
+                    return Err(error.into());
+                }
+                quarantine(db, frame, &error)?;
+                outcome.quarantined += 1;
+            }
+            write_vector(db, frame.site, frame.version)?;
+            vector.advance(frame.site, frame.version);
+            self.clock.observe(frame.stamp, wall_millis());
+            outcome.applied += 1;
+            applied.push(Arc::clone(frame));
+        }
+        db.prepare_cached("COMMIT")?.raw_execute()?;
+        if !applied.is_empty() {
+            metrics::histogram!("mychat_store_apply_seconds").record(started.elapsed().as_secs_f64());
+            metrics::histogram!("mychat_store_apply_frames").record(applied.len() as f64);
+            self.held = vector;
+            self.announce(applied, false);
+        }
+        Ok(outcome)
+    }
+
+    /// After a failure: nothing half-written stays open, and the vector is what the disk says.
+    fn recover(&mut self) {
+        let Some(db) = &self.db else { return };
+        if !db.is_autocommit()
+            && let Err(error) = db.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a failed transaction could not be rolled back");
+        }
+        match read_vector(db).and_then(|mut held| {
+            held.set(*self.site.borrow(), site::head(db)?);
+            Ok(held)
+        }) {
+            Ok(held) => {
+                self.held = held;
+                self.vector.send_replace(Arc::new(self.held.clone()));
+            }
+            Err(error) => tracing::error!(%error, "the version vector could not be read after a failure"),
+        }
+    }
+
+    fn renew(&mut self) -> Result<SiteId, StoreError> {
+        let old = *self.site.borrow();
+        let new = site::renew(self.db()?)?;
+        if let Some(db) = self.db.take() {
+            connection::close(db);
+        }
+        let db = connection::open_writer(&self.path).map_err(|error| match error {
+            OpenError::Sql(error) => StoreError::from(error),
+            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
+        })?;
+        self.held = read_vector(&db)?;
+        self.held.set(new, site::head(&db)?);
+        self.db = Some(db);
+        tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
+        metrics::counter!("mychat_store_site_renewals_total").increment(1);
+        self.site.send_replace(new);
+        self.vector.send_replace(Arc::new(self.held.clone()));
+        Ok(new)
+    }
+
+    /// After a migration: frames for tables that were unknown may fit now.
+    fn retry_quarantined(&mut self) -> Result<(), OpenError> {
+        let db = self.db.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        let waiting: Vec<Vec<u8>> = db
+            .prepare("SELECT frame FROM replication_quarantine ORDER BY site, version")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for bytes in waiting {
+            let Ok(frame) = codec::decode(&bytes) else { continue };
+            let transaction = db.unchecked_transaction()?;
+            match merge(db, self.derive.as_mut(), &frame) {
+                Ok(()) => {
+                    transaction.execute(
+                        "DELETE FROM replication_quarantine WHERE site = ?1 AND version = ?2",
+                        (frame.site.0, frame.version.0.cast_signed()),
+                    )?;
+                    transaction.commit()?;
+                    tracing::info!(site = %frame.site, version = %frame.version, "a frame that had been set aside was applied");
+                }
+                Err(error) => tracing::debug!(%error, "a frame stays set aside"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Merges one frame, all of it or nothing, and derives from the rows that it really changed.
+fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
+    db.prepare_cached("SAVEPOINT frame")?.raw_execute()?;
+    let merged = merge_changes(db, derive, frame);
+    let end = if merged.is_ok() { "RELEASE frame" } else { "ROLLBACK TO frame; RELEASE frame" };
+    // After a failure of the disk SQLite has rolled back everything itself; the first error is the one to tell.
+    let ended = db.execute_batch(end);
+    merged.and(ended)
+}
+
+fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",
+    )?;
+    let mut impacted = db.prepare_cached("SELECT crsql_rows_impacted()")?;
+    let mut before: i64 = impacted.query_row([], |row| row.get(0))?;
+    let mut rows = Vec::with_capacity(frame.changes.len());
+    for change in &frame.changes {
+        insert.execute((
+            &*change.table,
+            &change.key,
+            &*change.column,
+            &change.value,
+            change.column_version,
+            frame.version.0.cast_signed(),
+            frame.site.0,
+            change.causal_length,
+            change.sequence,
+        ))?;
+        let after: i64 = impacted.query_row([], |row| row.get(0))?;
+        // A change that lost against what is here (an original that arrives after its erasure) derives nothing.
+        if std::mem::replace(&mut before, after) != after && &*change.column == "data" {
+            let key = key::unpack(&change.key).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, error.into())
+            })?;
+            rows.push(Row {
+                table: &change.table,
+                key,
+                data: change.value.as_blob(),
+                site: frame.site,
+                version: frame.version,
+            });
+        }
+    }
+    derive.derive(db, &rows)
+}
+
+fn quarantine(db: &Connection, frame: &Frame, error: &rusqlite::Error) -> Result<(), StoreError> {
+    let bytes = codec::encode(frame)
+        .map_err(|e| StoreError::from(rusqlite::Error::ToSqlConversionFailure(e.into())))?;
+    db.prepare_cached("INSERT OR REPLACE INTO replication_quarantine VALUES (?1, ?2, ?3, ?4)")?.execute((
+        frame.site.0,
+        frame.version.0.cast_signed(),
+        bytes,
+        error.to_string(),
+    ))?;
+    metrics::counter!("mychat_store_quarantined_total").increment(1);
+    tracing::error!(site = %frame.site, version = %frame.version, %error, "a frame can't be applied and was set aside; the rest goes on");
+    Ok(())
+}
+
+fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
+    db.prepare_cached("SELECT site, version FROM replication_vector WHERE grp = ?1")?
+        .query_map([GroupId::GLOBAL.0], |row| {
+            Ok((SiteId(row.get(0)?), Version(row.get::<_, i64>(1)?.cast_unsigned())))
+        })?
+        .collect()
+}
+
+fn write_vector(db: &Connection, site: SiteId, version: Version) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO replication_vector VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET version = excluded.version",
+    )?
+    .execute((GroupId::GLOBAL.0, site.0, version.0.cast_signed()))?;
+    Ok(())
+}
+
+/// The node id of this folder, made at the first start, and the last hybrid time that it gave out.
+fn node(db: &Connection) -> rusqlite::Result<(NodeId, Stamp)> {
+    db.execute("INSERT OR IGNORE INTO replication_node VALUES (1, ?1, 0)", [rand::random::<[u8; 16]>()])?;
+    db.query_row("SELECT node, stamp FROM replication_node", [], |row| {
+        Ok((NodeId(row.get(0)?), Stamp::from_u64(row.get::<_, i64>(1)?.cast_unsigned())))
+    })
+}
+
+/// Takes the lock that says: this process writes here.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock = path.with_extension("lock");
+    let failed = |source: std::io::Error| OpenError::File { path: lock.clone(), source: source.into() };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The frame that was built from the rows in hand must be what the log says.
+#[cfg(debug_assertions)]
+fn compare_with_log(db: &Connection, frame: &Frame) -> rusqlite::Result<()> {
+    let read = super::log_reader::read(db, frame.site, frame.after, usize::MAX)?;
+    let in_log = read.frames.iter().flat_map(|frame| &frame.changes);
+    assert!(frame.changes.iter().eq(in_log), "frame in hand {frame:?} differs from the log {read:?}");
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! The store alone: what the invariants of the design ask of one database and of two that exchange logs.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use mychat_replication::{
+    log::{Frame, SiteId, Value, Version},
+    store::{Applied, Derive, DeriveNothing, Migration, Row, Schema, Store, StoreError},
+};
+use rusqlite::Connection;
+
+const NOTES: &[Migration] = &[Migration {
+    domain: "notes",
+    number: 1,
+    sql: "CREATE TABLE note (space BLOB NOT NULL, id BLOB NOT NULL, data BLOB, PRIMARY KEY (space, id)) STRICT, WITHOUT ROWID;
+          SELECT crsql_as_crr('note');
+          CREATE TABLE mark (who TEXT NOT NULL, site BLOB NOT NULL, data BLOB, PRIMARY KEY (who, site)) STRICT, WITHOUT ROWID;
+          SELECT crsql_as_crr('mark');
+          CREATE TABLE local_note (id BLOB PRIMARY KEY, length INTEGER) STRICT, WITHOUT ROWID;",
+}];
+
+/// Keeps the length of each note, as an application would keep its timeline.
+struct Lengths;
+
+impl Derive for Lengths {
+    fn derive(&mut self, db: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()> {
+        for row in rows.iter().filter(|row| row.table == "note") {
+            let length = row.data.map(|data| data.len() as i64);
+            db.prepare_cached("INSERT OR REPLACE INTO local_note VALUES (?1, ?2)")?
+                .execute((&row.key[1], length))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(folder: &Path, name: &str) -> Store {
+    Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(Lengths)).expect("the store opens")
+}
+
+async fn note(store: &Store, id: u8, text: &str) -> Version {
+    let data = text.as_bytes().to_vec();
+    let written = store
+        .write(move |batch| {
+            batch.insert("note", vec![b"space".as_slice().into(), vec![id].into()], data);
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("the note is written");
+    written.vector.get(store.site())
+}
+
+async fn mark(store: &Store, who: &'static str, data: Option<&[u8]>) {
+    let data = data.map(<[u8]>::to_vec);
+    store
+        .write(move |batch| {
+            let site: Value = batch.site().0.into();
+            batch.set("mark", vec![who.into(), site], data);
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("the mark is written");
+}
+
+async fn log_of(store: &Store, site: SiteId, after: u64) -> Vec<Arc<Frame>> {
+    let mut frames = Vec::new();
+    let mut after = Version(after);
+    loop {
+        let read = store.read_log(site, after, 1000).await.expect("the log is read");
+        after = read.frames.last().map_or(after, |frame| frame.version);
+        frames.extend(read.frames.into_iter().map(Arc::new));
+        if read.complete {
+            return frames;
+        }
+    }
+}
+
+/// Every application table, in order of its key.
+async fn dump(store: &Store) -> Vec<String> {
+    store
+        .read(|db| {
+            let mut rows = Vec::new();
+            for table in ["note", "mark", "local_note"] {
+                let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2"))?;
+                let columns = statement.column_count();
+                let mut found = statement.query([])?;
+                while let Some(row) = found.next()? {
+                    let cells: Vec<Value> =
+                        (0..columns).map(|at| row.get(at)).collect::<rusqlite::Result<_>>()?;
+                    rows.push(format!("{table} {cells:?}"));
+                }
+            }
+            Ok::<_, StoreError>(rows)
+        })
+        .await
+        .expect("the tables are read")
+}
+
+#[tokio::test]
+async fn i1_durable_what_was_answered_is_there_after_reopening() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let (site, node) = (store.site(), store.node());
+    assert_eq!(note(&store, 1, "one").await, Version(1));
+    assert_eq!(note(&store, 2, "two").await, Version(2));
+    let before = dump(&store).await;
+    store.close().await;
+    drop(store);
+
+    let store = open(folder.path(), "a.db");
+    assert_eq!((store.site(), store.node()), (site, node));
+    assert_eq!(store.vector().get(site), Version(2));
+    assert_eq!(dump(&store).await, before);
+    assert_eq!(note(&store, 3, "three").await, Version(3));
+}
+
+#[tokio::test]
+async fn i2_one_version_one_content_the_frame_in_hand_is_what_the_log_serves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let mut commits = store.commits();
+    let mut sent = Vec::new();
+    for round in 0..4u8 {
+        note(&store, round, "text").await;
+        mark(&store, "someone", Some(&[round])).await;
+    }
+    mark(&store, "someone", None).await;
+    while let Ok(commit) = commits.try_recv() {
+        sent.extend(commit.frames.iter().cloned());
+    }
+    assert_eq!(sent.len(), 9);
+    // What was overwritten since is left out of the log; what it still has is the same as what was sent.
+    for frame in log_of(&store, store.site(), 0).await.iter().filter(|frame| !frame.changes.is_empty()) {
+        let live = sent.iter().find(|sent| sent.version == frame.version).expect("it was sent");
+        assert_eq!(frame.changes, live.changes);
+    }
+}
+
+#[tokio::test]
+async fn i3_prefix_a_frame_that_does_not_follow_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"));
+    for id in 0..5 {
+        note(&a, id, "text").await;
+    }
+    let log = log_of(&a, a.site(), 0).await;
+    let ahead = b.apply(vec![log[2].clone()]).await.expect("the store works");
+    assert_eq!(ahead, Applied { gaps: 1, ..Applied::default() });
+    assert!(b.vector().is_empty());
+    let outcome =
+        b.apply(vec![log[0].clone(), log[2].clone(), log[1].clone(), log[0].clone()]).await.expect("works");
+    assert_eq!(outcome, Applied { applied: 2, gaps: 1, duplicates: 1, ..Applied::default() });
+    assert_eq!(b.vector().get(a.site()), Version(2));
+}
+
+#[tokio::test]
+async fn i4_convergent_equal_vectors_mean_equal_tables() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let stores = [open(folder.path(), "a.db"), open(folder.path(), "b.db"), open(folder.path(), "c.db")];
+    for (at, store) in stores.iter().enumerate() {
+        for id in 0..20u8 {
+            note(store, id * 3 + at as u8, &format!("note {id} of {at}")).await;
+            mark(store, "reader", Some(&[id])).await;
+        }
+    }
+    // The same row from two sites, and one erased by a site that did not write it.
+    for store in &stores[..2] {
+        note(store, 200, "the same everywhere").await;
+    }
+    stores[2]
+        .write(|batch| {
+            batch.set("note", vec![b"space".as_slice().into(), vec![2u8].into()], None);
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("erased");
+    // Each takes the others' logs in another order and in other pieces, a part of them twice.
+    for (at, store) in stores.iter().enumerate() {
+        for step in 1..3 {
+            let other = &stores[(at + step) % 3];
+            let log = log_of(other, other.site(), 0).await;
+            for piece in log.chunks(1 + at * 7) {
+                store.apply(piece.to_vec()).await.expect("applied");
+                store.apply(piece[..1].to_vec()).await.expect("applied");
+            }
+        }
+    }
+    let expected = dump(&stores[0]).await;
+    assert_eq!(expected.iter().filter(|row| row.starts_with("note")).count(), 61);
+    for store in &stores[1..] {
+        assert_eq!(store.vector(), stores[0].vector());
+        assert_eq!(dump(store).await, expected);
+    }
+    // A third site's log can be had from any that holds it.
+    let fourth = open(folder.path(), "d.db");
+    for store in &stores {
+        fourth.apply(log_of(&stores[0], store.site(), 0).await).await.expect("applied");
+    }
+    assert_eq!(dump(&fourth).await, expected);
+}
+
+#[tokio::test]
+async fn an_erased_row_stays_erased_when_its_original_comes_late() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b, c) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"), open(folder.path(), "c.db"));
+    note(&a, 7, "secret").await;
+    b.apply(log_of(&a, a.site(), 0).await).await.expect("applied");
+    b.write(|batch| {
+        batch.set("note", vec![b"space".as_slice().into(), vec![7u8].into()], None);
+        Ok::<_, StoreError>(())
+    })
+    .await
+    .expect("erased");
+    c.apply(log_of(&b, b.site(), 0).await).await.expect("applied");
+    c.apply(log_of(&a, a.site(), 0).await).await.expect("applied");
+    a.apply(log_of(&b, b.site(), 0).await).await.expect("applied");
+    b.apply(log_of(&c, c.site(), 0).await).await.expect("applied");
+    let dumps = [dump(&a).await, dump(&b).await, dump(&c).await];
+    assert!(
+        dumps.iter().all(|dump| dump == &dumps[0] && !dump.concat().contains("115, 101, 99")),
+        "{dumps:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_fails_writes_nothing_and_the_group_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let refused = store.write(|batch| {
+        batch.insert("note", vec![b"space".as_slice().into(), vec![1u8].into()], b"never".to_vec());
+        Err::<(), _>(StoreError::Busy)
+    });
+    let panicked = store.write(|_| -> Result<(), StoreError> { panic!("a bug in a rule") });
+    let fine = note(&store, 2, "kept");
+    let (refused, panicked, fine) = tokio::join!(refused, panicked, fine);
+    assert!(matches!(refused, Err(StoreError::Busy)));
+    assert!(matches!(panicked, Err(StoreError::Job)));
+    assert_eq!(fine, Version(1));
+    assert_eq!(dump(&store).await.len(), 2);
+}
+
+#[tokio::test]
+async fn concurrent_jobs_share_versions_within_the_bound() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let mut commits = store.commits();
+    let mut tasks = tokio::task::JoinSet::new();
+    for id in 0..600u32 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            store
+                .write(move |batch| {
+                    batch.insert("note", vec![id.to_be_bytes().into(), vec![0].into()], vec![1; 300]);
+                    Ok::<_, StoreError>(())
+                })
+                .await
+                .expect("written")
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+    let mut rows = 0;
+    while let Ok(commit) = commits.try_recv() {
+        for frame in &commit.frames {
+            assert!(frame.changes.len() <= 256 && frame.size() <= (64 << 10) + 1000);
+            rows += frame.changes.len();
+        }
+    }
+    assert_eq!(rows, 600);
+    assert!(store.vector().get(store.site()).0 < 600, "nothing was grouped");
+}
+
+#[tokio::test]
+async fn a_large_job_is_split_into_versions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let written = store
+        .write(|batch| {
+            for id in 0..1000u32 {
+                batch.insert("note", vec![id.to_be_bytes().into(), vec![0].into()], vec![1; 30]);
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("written");
+    assert_eq!(written.vector.get(store.site()), Version(4));
+}
+
+#[tokio::test]
+async fn frames_for_a_table_of_a_newer_program_wait_for_its_migration() {
+    const LATER: &[Migration] = &[Migration {
+        domain: "later",
+        number: 1,
+        sql: "CREATE TABLE later (id BLOB NOT NULL PRIMARY KEY, data BLOB) STRICT, WITHOUT ROWID; SELECT crsql_as_crr('later');",
+    }];
+    let folder = tempfile::tempdir().expect("a folder");
+    let new =
+        Store::open(&folder.path().join("new.db"), &Schema::new(&[NOTES, LATER]), Box::new(DeriveNothing))
+            .expect("opens");
+    note(&new, 1, "before").await;
+    new.write(|batch| {
+        batch.insert("later", vec![vec![1u8].into()], vec![9]);
+        Ok::<_, StoreError>(())
+    })
+    .await
+    .expect("written");
+    note(&new, 2, "after").await;
+    let log = log_of(&new, new.site(), 0).await;
+
+    let old = open(folder.path(), "old.db");
+    let outcome = old.apply(log.clone()).await.expect("applied");
+    assert_eq!(outcome, Applied { applied: 3, quarantined: 1, ..Applied::default() });
+    // It serves the whole log on, the part that it does not understand included.
+    let served: Vec<_> =
+        log_of(&old, new.site(), 0).await.iter().map(|frame| frame.changes.clone()).collect();
+    assert_eq!(served, log.iter().map(|frame| frame.changes.clone()).collect::<Vec<_>>());
+    old.close().await;
+    drop(old);
+
+    let schema = Schema::new(&[NOTES, LATER]);
+    let upgraded = Store::open(&folder.path().join("old.db"), &schema, Box::new(Lengths)).expect("opens");
+    let found: i64 = upgraded
+        .read(|db| Ok::<_, StoreError>(db.query_row("SELECT count(*) FROM later", [], |row| row.get(0))?))
+        .await
+        .expect("the table is there");
+    assert_eq!(found, 1);
+}
+
+#[tokio::test]
+async fn i2_a_copy_from_the_past_goes_on_under_a_new_site_and_gets_its_lost_log_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peer = open(folder.path(), "peer.db");
+    let store = open(folder.path(), "a.db");
+    note(&store, 1, "kept").await;
+    let old_site = store.site();
+    store.close().await;
+    drop(store);
+    for file in ["a.db", "a.db-wal"] {
+        let _ = std::fs::copy(folder.path().join(file), folder.path().join(format!("backup-{file}")));
+    }
+    let store = open(folder.path(), "a.db");
+    note(&store, 2, "written after the backup").await;
+    peer.apply(log_of(&store, old_site, 0).await).await.expect("applied");
+    store.close().await;
+    drop(store);
+    std::fs::copy(folder.path().join("backup-a.db"), folder.path().join("a.db")).expect("restored");
+    let _ = std::fs::remove_file(folder.path().join("a.db-wal"));
+
+    let restored = open(folder.path(), "a.db");
+    assert_eq!(restored.site(), old_site);
+    assert_eq!(restored.vector().get(old_site), Version(1));
+    let new_site = restored.renew_site().await.expect("renewed");
+    assert_ne!(new_site, old_site);
+    assert_eq!(restored.vector().get(new_site), Version(0));
+    assert_eq!(note(&restored, 3, "under the new name").await, Version(1));
+    restored.apply(log_of(&peer, old_site, 1).await).await.expect("applied");
+    peer.apply(log_of(&restored, new_site, 0).await).await.expect("applied");
+    assert_eq!(restored.vector(), peer.vector());
+    assert_eq!(dump(&restored).await, dump(&peer).await);
+    assert_eq!(dump(&peer).await.iter().filter(|row| row.starts_with("note")).count(), 3);
+    restored.close().await;
+    drop(restored);
+    let again = open(folder.path(), "a.db");
+    assert_eq!((again.site(), again.vector()), (new_site, peer.vector()));
+}
+
+#[tokio::test]
+async fn a_second_writer_on_the_same_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _first = open(folder.path(), "a.db");
+    let second = Store::open(&folder.path().join("a.db"), &Schema::new(&[NOTES]), Box::new(Lengths));
+    assert!(second.err().is_some_and(|error| error.to_string().contains("in use")));
+}
+
+#[tokio::test]
+async fn waiting_for_a_vector_ends_when_it_is_reached_or_in_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"));
+    note(&a, 1, "one").await;
+    let wanted = a.vector();
+    assert!(!b.wait_for(&wanted, Duration::from_millis(20)).await);
+    let waiting = b.wait_for(&wanted, Duration::from_secs(10));
+    let log = log_of(&a, a.site(), 0).await;
+    let (reached, _) = tokio::join!(waiting, b.apply(log));
+    assert!(reached);
+}
