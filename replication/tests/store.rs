@@ -362,6 +362,36 @@ async fn i2_a_copy_from_the_past_goes_on_under_a_new_site_and_gets_its_lost_log_
 }
 
 #[tokio::test]
+async fn i2_what_was_written_before_the_loss_was_noticed_goes_over_to_the_new_site() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, peer) = (open(folder.path(), "a.db"), open(folder.path(), "peer.db"));
+    note(&store, 1, "kept").await;
+    let old_site = store.site();
+    store.close().await;
+    drop(store);
+    std::fs::copy(folder.path().join("a.db"), folder.path().join("backup.db")).expect("a backup");
+    let store = open(folder.path(), "a.db");
+    note(&store, 2, "lost here").await;
+    peer.apply(log_of(&store, old_site, 0).await).await.expect("applied");
+    store.close().await;
+    drop(store);
+    std::fs::copy(folder.path().join("backup.db"), folder.path().join("a.db")).expect("restored");
+    let _ = std::fs::remove_file(folder.path().join("a.db-wal"));
+
+    let restored = open(folder.path(), "a.db");
+    assert_eq!(note(&restored, 3, "written too early").await, Version(2));
+    let new_site = restored.renew_site().await.expect("renewed");
+    assert_eq!(restored.vector().get(old_site), Version(1));
+    assert_eq!(restored.vector().get(new_site), Version(2));
+    assert_eq!(note(&restored, 4, "written after").await, Version(3));
+    restored.apply(log_of(&peer, old_site, 1).await).await.expect("applied");
+    peer.apply(log_of(&restored, new_site, 0).await).await.expect("applied");
+    assert_eq!(restored.vector(), peer.vector());
+    assert_eq!(dump(&restored).await, dump(&peer).await);
+    assert_eq!(dump(&peer).await.iter().filter(|row| row.starts_with("note")).count(), 4);
+}
+
+#[tokio::test]
 async fn a_second_writer_on_the_same_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let _first = open(folder.path(), "a.db");

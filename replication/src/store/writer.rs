@@ -36,6 +36,8 @@ pub struct Writer {
     derive: Box<dyn Derive>,
     clock: Clock,
     node: NodeId,
+    /// The head of the own log when the database was opened: what came later is new, whatever the disk lost.
+    opened_at: Version,
     site: watch::Sender<SiteId>,
     held: VersionVector,
     vector: watch::Sender<Arc<VersionVector>>,
@@ -70,7 +72,8 @@ impl Writer {
         let site = site::current(&db)?;
         let mut held = read_vector(&db)?;
         // The vector moves with the log in one transaction; should they differ all the same, the log is right.
-        held.set(site, site::head(&db)?);
+        let opened_at = site::head(&db)?;
+        held.set(site, opened_at);
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
         let mut writer = Self {
@@ -81,6 +84,7 @@ impl Writer {
             derive,
             clock: Clock::starting_after(stamp),
             node,
+            opened_at,
             site,
             held,
             vector,
@@ -362,9 +366,10 @@ impl Writer {
         }
     }
 
+    /// See [`site::renew`]; the connection is opened anew, since the extension caches the site id.
     fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
-        let new = site::renew(self.db()?)?;
+        let new = site::renew(self.db()?, self.opened_at)?;
         if let Some(db) = self.db.take() {
             connection::close(db);
         }
@@ -373,7 +378,8 @@ impl Writer {
             error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
         })?;
         self.held = read_vector(&db)?;
-        self.held.set(new, site::head(&db)?);
+        self.opened_at = site::head(&db)?;
+        self.held.set(new, self.opened_at);
         self.db = Some(db);
         tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
         metrics::counter!("mychat_store_site_renewals_total").increment(1);

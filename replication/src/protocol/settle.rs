@@ -1,0 +1,96 @@
+//! Settling: a node that starts must not write under its old site id before it knows that no peer holds versions
+//! of that site which its own disk has lost (invariant I2).
+
+use std::time::Duration;
+
+use super::{Action, Core, Now};
+use crate::log::Version;
+
+/// After the first answer, how long the other connected peers are waited for.
+const OTHERS: Duration = Duration::from_millis(300);
+/// After how long without any answer the node goes on under a new site id, which is always safe.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nobody has answered yet.
+    Asking { since: Option<Now> },
+    /// Someone has; the others have until then.
+    Answered { until: Now },
+    /// The site id is being renewed.
+    Renewing,
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Settling {
+    phase: Phase,
+    announced: bool,
+}
+
+impl Settling {
+    pub fn new(alone: bool) -> Self {
+        let phase = if alone { Phase::Over } else { Phase::Asking { since: None } };
+        Self { phase, announced: false }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+}
+
+impl Core {
+    /// Looks at what the peers said and at the time.
+    pub(super) fn settle(&mut self, now: Now) {
+        let own = self.held.get(self.site);
+        let answers: Vec<Version> =
+            self.peers.values().filter(|peer| peer.site.is_some()).map(|peer| peer.heads.get(self.site)).collect();
+        if self.settling.phase != Phase::Renewing && answers.iter().any(|known| *known > own) {
+            self.lost_tail();
+            return;
+        }
+        match self.settling.phase {
+            Phase::Asking { since } => {
+                let since = since.unwrap_or(now);
+                self.settling.phase = Phase::Asking { since: Some(since) };
+                if !answers.is_empty() {
+                    self.settling.phase = Phase::Answered { until: now + OTHERS };
+                    self.settle(now);
+                } else if now >= since + PATIENCE {
+                    if own == Version(0) {
+                        self.settling.phase = Phase::Over;
+                    } else {
+                        tracing::warn!("no peer answers: going on under a new site id, in case this disk is behind");
+                        self.lost_tail();
+                    }
+                }
+            }
+            Phase::Answered { until } if now >= until || answers.len() == self.peers.len() => {
+                self.settling.phase = Phase::Over;
+            }
+            Phase::Answered { .. } | Phase::Renewing | Phase::Over => {}
+        }
+        self.announce_settled();
+    }
+
+    /// A peer knows more of our log than we do, or might.
+    pub(super) fn lost_tail(&mut self) {
+        if self.settling.phase != Phase::Renewing {
+            self.settling.phase = Phase::Renewing;
+            self.actions.push(Action::RenewSite);
+        }
+    }
+
+    /// The new site id is on the disk.
+    pub(super) fn settled_anew(&mut self) {
+        self.settling.phase = Phase::Over;
+        self.announce_settled();
+    }
+
+    fn announce_settled(&mut self) {
+        if self.settling.is_over() && !self.settling.announced {
+            self.settling.announced = true;
+            self.actions.push(Action::Settled);
+        }
+    }
+}
