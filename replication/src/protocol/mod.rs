@@ -275,8 +275,12 @@ impl Core {
             }
             Event::Heads { peer, site, vector } => {
                 let Some(known) = self.peers.get_mut(&peer) else { return };
-                known.site = Some(site);
-                known.heads = vector;
+                if known.site.replace(site) == Some(site) {
+                    // Large vectors come in parts, and datagrams overtake each other.
+                    known.heads.merge(&vector);
+                } else {
+                    known.heads = vector;
+                }
                 self.settle(now);
                 self.choose_upstreams(now);
             }

@@ -77,6 +77,7 @@ impl Core {
     pub(super) fn lost_tail(&mut self) {
         if self.settling.phase != Phase::Renewing {
             self.settling.phase = Phase::Renewing;
+            self.settling.announced = false;
             self.actions.push(Action::RenewSite);
         }
     }

@@ -25,7 +25,10 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -101,6 +104,9 @@ pub enum StoreError {
     /// The writer's queue stayed full for [`ENQUEUE_PATIENCE`].
     #[error("too many writes are waiting")]
     Busy,
+    /// The node does not know yet whether its disk has lost a part of its own log (see [`Store::hold_writes`]).
+    #[error("the node is still asking its peers about its own log")]
+    Unsettled,
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -224,6 +230,7 @@ struct Inner {
     path: PathBuf,
     queue: Arc<queue::Queue>,
     places: Arc<Semaphore>,
+    held: AtomicBool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
     commits: broadcast::Sender<Arc<Commit>>,
@@ -264,6 +271,7 @@ impl Store {
                 path: path.to_owned(),
                 queue,
                 places: Arc::new(Semaphore::new(MAX_JOBS)),
+                held: AtomicBool::new(false),
                 site,
                 vector,
                 commits,
@@ -311,7 +319,7 @@ impl Store {
     /// versions, committed in order.
     ///
     /// # Errors
-    /// The job's own error, or a [`StoreError`] when the queue stays full or the commit fails.
+    /// The job's own error, or a [`StoreError`] when writes are held, the queue stays full or the commit fails.
     pub async fn write<T, E>(
         &self,
         job: impl FnOnce(&mut Batch<'_>) -> Result<T, E> + Send + 'static,
@@ -320,6 +328,9 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        if self.inner.held.load(Ordering::Acquire) {
+            return Err(StoreError::Unsettled.into());
+        }
         let place = tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned())
             .await
             .map_err(|_| StoreError::Busy)?
@@ -345,6 +356,17 @@ impl Store {
             return Err(StoreError::Closed.into());
         }
         answered.await.map_err(|_| StoreError::Job)?
+    }
+
+    /// Refuses local writes until [`Store::release_writes`]: while it is not certain that the next version of the own
+    /// log has never been used (invariant I2). Frames of other sites are merged all the same.
+    pub fn hold_writes(&self) {
+        self.inner.held.store(true, Ordering::Release);
+    }
+
+    /// Accepts local writes again.
+    pub fn release_writes(&self) {
+        self.inner.held.store(false, Ordering::Release);
     }
 
     /// Merges frames of other sites, in the given order, in as few transactions as fit the bounds.

@@ -1,0 +1,114 @@
+//! The tasks around the streams: one that writes to each follower, one that reads from each upstream.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{RecvStream, SendStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{Frames, Report, Reports, wire};
+use crate::{
+    NodeId,
+    mesh::Mesh,
+    protocol::{Event, RECEIVE_WINDOW, StreamId},
+};
+
+/// How long a peer may take to say what it wants of a stream that it opened.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are handed to QUIC in one write, if that many wait.
+const WRITE_SIZE: usize = 64 << 10;
+
+/// Reads what a peer wants of a new stream and reports it.
+pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, reports: Reports) {
+    match tokio::time::timeout(REQUEST_PATIENCE, wire::read_request(&mut recv)).await {
+        Ok(Ok(request)) => {
+            let _ = reports.send(Report::Follower { peer, request, send }).await;
+        }
+        Ok(Err(error)) => tracing::warn!(%peer, %error, "a peer opened a stream and asked for nothing sensible"),
+        Err(_) => tracing::warn!(%peer, "a peer opened a stream and asked for nothing"),
+    }
+}
+
+/// Writes what the core hands over. The queue has no bound of its own: the core counts what is unsent.
+pub async fn write(
+    stream: StreamId,
+    mut send: SendStream,
+    mut queue: mpsc::UnboundedReceiver<Frames>,
+    reports: Reports,
+) {
+    let mut buffer = Vec::new();
+    'stream: while let Some(frames) = queue.recv().await {
+        let mut waiting = frames;
+        // Whatever else waits goes out in the same write.
+        while let Ok(more) = queue.try_recv() {
+            waiting.extend(more);
+        }
+        let mut frames = waiting.iter().peekable();
+        while frames.peek().is_some() {
+            buffer.clear();
+            let mut bytes = 0;
+            while let Some(frame) = frames.next_if(|_| buffer.len() < WRITE_SIZE) {
+                if let Err(error) = wire::append_frame(&mut buffer, frame) {
+                    tracing::error!(site = %frame.site, version = %frame.version, %error, "a frame can't be encoded");
+                    break 'stream;
+                }
+                bytes += frame.size();
+            }
+            if let Err(error) = send.write_all(&buffer).await {
+                tracing::debug!(%error, "a follower's stream broke off");
+                break 'stream;
+            }
+            metrics::counter!("mychat_replication_sent_bytes_total").increment(buffer.len() as u64);
+            if reports.send(Report::Event(Event::Sent { stream, bytes })).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = send.finish();
+    let _ = reports.send(Report::Event(Event::FollowerClosed { stream })).await;
+}
+
+/// Asks an upstream for a log and reports its frames, as far as the credit goes.
+pub async fn read(
+    stream: StreamId,
+    mesh: Mesh,
+    peer: NodeId,
+    request: wire::FollowRequest,
+    credit: Arc<Semaphore>,
+    reports: Reports,
+) {
+    if let Err(error) = read_until_it_ends(stream, &mesh, peer, request, &credit, &reports).await {
+        tracing::debug!(%peer, site = %request.site, %error, "an upstream's stream ended");
+    }
+    let _ = reports.send(Report::Event(Event::UpstreamClosed { stream })).await;
+}
+
+async fn read_until_it_ends(
+    stream: StreamId,
+    mesh: &Mesh,
+    peer: NodeId,
+    request: wire::FollowRequest,
+    credit: &Semaphore,
+    reports: &Reports,
+) -> Result<(), wire::Error> {
+    let ended = |error: String| wire::Error::Ended(error);
+    // The sending half is kept until the end: dropping it would be read as losing interest.
+    let (mut send, mut recv) = mesh.open(peer, wire::KIND).await.map_err(|e| ended(e.to_string()))?;
+    wire::write_request(&mut send, &request).await?;
+    loop {
+        let frame = Arc::new(wire::read_frame(&mut recv).await?);
+        let taken = credit
+            .acquire_many(credit_for(frame.size()))
+            .await
+            .map_err(|_| ended("the follow was given up".into()))?;
+        // Given back by the core when the frame is applied.
+        taken.forget();
+        if reports.send(Report::Event(Event::Received { stream, frame })).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Credit that a frame of this size takes: one larger than the window takes all of it, or it would never pass.
+pub fn credit_for(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(RECEIVE_WINDOW)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,142 @@
+//! The protocol core in virtual time: thousands of little clusters whose network, disks and processes fail in every
+//! way that the generator of a seed thinks of, judged by oracles that share no code with the core.
+//!
+//! ```text
+//! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
+//! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
+//! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
+//! protocol/faults.rs   what goes wrong                 protocol/directed.rs  single rules, without a world
+//! ```
+//!
+//! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
+//! runs that one alone and prints what happens; `MYCHAT_SEEDS=5000` runs more than the usual number.
+
+#[path = "protocol/audit.rs"]
+mod audit;
+#[path = "protocol/directed.rs"]
+mod directed;
+#[path = "protocol/disk.rs"]
+mod disk;
+#[path = "protocol/driver.rs"]
+mod driver;
+#[path = "protocol/faults.rs"]
+mod faults;
+#[path = "protocol/history.rs"]
+mod history;
+#[path = "protocol/network.rs"]
+mod network;
+#[path = "protocol/world.rs"]
+mod world;
+
+use std::{
+    panic::catch_unwind,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use world::{Counts, Outcome, Time};
+
+/// Seeds that a run without settings tries.
+const SEEDS: u64 = 300;
+
+/// What must have happened over all seeds, or the simulation proves nothing.
+const MUST_HAPPEN: &[&str] = &[
+    "batch refused",
+    "burst",
+    "commit",
+    "connection lost",
+    "connection of one direction down",
+    "connection timed out",
+    "crash",
+    "datagram lost",
+    "disk refuses",
+    "follower half a window behind",
+    "frame larger than a window",
+    "log read",
+    "log unreadable",
+    "news of a commit missed",
+    "older copy restored",
+    "overwritten version left out",
+    "partition of one from all",
+    "partition of two",
+    "partition one way",
+    "pause",
+    "reader out of credit",
+    "renewed: nobody answered",
+    "renewed: peer knows more",
+    "stream not opened",
+    "write refused",
+];
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// Runs the seeds on all processors. Says what happened, and fails with the first seed that did.
+fn run_all(test: &str, seeds: u64, ideal: bool) -> Counts {
+    if let Some(seed) = setting("MYCHAT_SEED") {
+        return world::run(seed, ideal, true).counts;
+    }
+    let next = AtomicU64::new(0);
+    let (failed, totals) = (Mutex::new(Vec::new()), Mutex::new((Counts::new(), Time::ZERO)));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let Ok(outcome) = catch_unwind(|| world::run(seed, ideal, false)) else {
+                        failed.lock().expect("no panic while locked").push(seed);
+                        continue;
+                    };
+                    let mut totals = totals.lock().expect("no panic while locked");
+                    for (what, times) in outcome.counts {
+                        *totals.0.entry(what).or_default() += times;
+                    }
+                    totals.1 = totals.1.max(outcome.level_after);
+                }
+            });
+        }
+    });
+    let (counts, slowest) = totals.into_inner().expect("no panic while locked");
+    println!("{seeds} seeds, level at most {slowest:?} after healing: {counts:#?}");
+    let mut failed = failed.into_inner().expect("no panic while locked");
+    failed.sort_unstable();
+    let first = failed.first().copied().unwrap_or_default();
+    let again =
+        format!("MYCHAT_SEED={first} cargo test -p mychat-replication --test protocol {test} -- --nocapture");
+    assert!(failed.is_empty(), "{} seeds failed: {failed:?}; for the first again: {again}", failed.len());
+    counts
+}
+
+#[test]
+fn chaos_ends_with_equal_and_complete_disks() {
+    let counts = run_all("chaos", setting("MYCHAT_SEEDS").unwrap_or(SEEDS), false);
+    if setting("MYCHAT_SEED").is_none() {
+        for what in MUST_HAPPEN {
+            assert!(counts.get(what).is_some_and(|times| *times > 0), "never happened: {what}");
+        }
+    }
+}
+
+#[test]
+fn without_faults_a_commit_is_everywhere_after_one_network_delay() {
+    let counts = run_all("without_faults", 10, true);
+    assert!(counts["latency judged"] >= 2 * counts["commit"], "each commit goes to two peers at least");
+}
+
+#[test]
+fn a_seed_always_gives_the_same_run() {
+    for seed in [1, 2, 3] {
+        let (first, second): (Outcome, Outcome) =
+            (world::run(seed, false, false), world::run(seed, false, false));
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        assert_eq!(first.counts, second.counts, "seed {seed}");
+    }
+    assert_ne!(world::run(1, false, false).trace, world::run(2, false, false).trace, "the seed decides");
+}

@@ -1,0 +1,206 @@
+//! Stores that replicate over real QUIC on loopback.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use mychat_replication::{
+    Role,
+    cluster::ClusterKey,
+    log::{Value, VersionVector},
+    mesh::{Mesh, MeshConfig, MeshError},
+    replica::Replica,
+    store::{DeriveNothing, Migration, Schema, Store, StoreError},
+};
+use tokio::time::{Instant, timeout};
+
+const NOTES: &[Migration] = &[Migration {
+    domain: "notes",
+    number: 1,
+    sql: "CREATE TABLE note (id BLOB NOT NULL PRIMARY KEY, data BLOB) STRICT, WITHOUT ROWID; SELECT crsql_as_crr('note');",
+}];
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Node {
+    store: Store,
+    mesh: Mesh,
+    replica: Replica,
+}
+
+impl Node {
+    async fn start(folder: &Path, name: &str, key: &ClusterKey, bind: SocketAddr, seeds: &[SocketAddr]) -> Self {
+        let store = Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(DeriveNothing)).expect("opens");
+        let config = MeshConfig {
+            node: store.node(),
+            role: Role::Node,
+            region: name.chars().take(3).collect(),
+            bind,
+            advertise: None,
+            seeds: seeds.iter().map(ToString::to_string).collect(),
+            key: key.clone(),
+            wrap_socket: None,
+        };
+        // The socket of a node that just crashed is closed by a task that ends a little later.
+        let deadline = Instant::now() + DEADLINE;
+        let (mesh, events) = loop {
+            match Mesh::start(config.clone()).await {
+                Err(MeshError::Bind { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
+                started => break started.expect("the mesh starts"),
+            }
+        };
+        let (replica, _messages) = Replica::start(store.clone(), mesh.clone(), events, seeds.is_empty());
+        Self { store, mesh, replica }
+    }
+
+    async fn settled(&self) {
+        let mut status = self.replica.status();
+        timeout(DEADLINE, status.wait_for(|status| status.settled)).await.expect("in time").expect("it runs");
+    }
+
+    async fn write(&self, id: u32) -> VersionVector {
+        let write = self.store.write(move |batch| {
+            batch.insert("note", vec![Value::from(id.to_be_bytes())], vec![7; 100]);
+            Ok::<_, StoreError>(())
+        });
+        write.await.expect("written").vector.as_ref().clone()
+    }
+
+    async fn holds(&self, vector: &VersionVector) {
+        assert!(self.store.wait_for(vector, DEADLINE).await, "{:?} lacks some of {vector:?}", self.store.vector());
+    }
+
+    /// Ends without a word to the others, like a crash of the process.
+    async fn crash(self) {
+        self.replica.stop().await;
+        drop(self.mesh);
+        self.store.close().await;
+    }
+}
+
+async fn notes(node: &Node) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    node.store
+        .read(|db| {
+            let mut statement = db.prepare("SELECT id, data FROM note")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok::<_, StoreError>(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+        .expect("read")
+}
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_writes_all_have_also_after_one_was_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let seed = a.mesh.local_addr();
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[seed]).await;
+    let c = Node::start(folder.path(), "syd.db", &key, any(), &[seed]).await;
+    for node in [&a, &b, &c] {
+        node.settled().await;
+    }
+    let mut all = VersionVector::new();
+    for id in 0..50 {
+        all.merge(&a.write(id).await);
+        all.merge(&b.write(1000 + id).await);
+        all.merge(&c.write(2000 + id).await);
+    }
+    for node in [&a, &b, &c] {
+        node.holds(&all).await;
+    }
+    assert_eq!(notes(&a).await.len(), 150);
+    assert_eq!(notes(&a).await, notes(&b).await);
+    assert_eq!(notes(&a).await, notes(&c).await);
+
+    // One crashes, the others go on, and it gets what it missed from the integers that it holds.
+    let (addr, site) = (b.mesh.local_addr(), b.store.site());
+    b.crash().await;
+    for id in 50..400 {
+        all.merge(&a.write(id).await);
+        all.merge(&c.write(2000 + id).await);
+    }
+    a.holds(&all).await;
+    let b = Node::start(folder.path(), "iad.db", &key, addr, &[seed]).await;
+    b.settled().await;
+    assert_eq!(b.store.site(), site, "a disk that lost nothing keeps its site");
+    b.holds(&all).await;
+    all.merge(&b.write(9000).await);
+    for node in [&a, &b, &c] {
+        node.holds(&all).await;
+        assert_eq!(node.store.vector().as_ref(), &all);
+    }
+    assert_eq!(notes(&a).await, notes(&b).await);
+    assert!(b.replica.flush(DEADLINE).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_sites_log_comes_from_whoever_holds_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let seed = a.mesh.local_addr();
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[seed]).await;
+    b.settled().await;
+    let mut all = VersionVector::new();
+    for id in 0..300 {
+        all.merge(&b.write(id).await);
+    }
+    a.holds(&all).await;
+    b.crash().await;
+    let c = Node::start(folder.path(), "syd.db", &key, any(), &[seed]).await;
+    c.settled().await;
+    c.holds(&all).await;
+    assert_eq!(notes(&c).await.len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_a_restored_disk_does_not_reuse_versions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let seed = a.mesh.local_addr();
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[seed]).await;
+    b.settled().await;
+    let (mut all, addr, site) = (b.write(1).await, b.mesh.local_addr(), b.store.site());
+    b.crash().await;
+    let backup = folder.path().join("backup");
+    std::fs::copy(folder.path().join("iad.db"), &backup).expect("a copy");
+    let b = Node::start(folder.path(), "iad.db", &key, addr, &[seed]).await;
+    b.settled().await;
+    all.merge(&b.write(2).await);
+    a.holds(&all).await;
+    b.crash().await;
+    std::fs::copy(&backup, folder.path().join("iad.db")).expect("restored");
+    let _ = std::fs::remove_file(folder.path().join("iad.db-wal"));
+
+    let b = Node::start(folder.path(), "iad.db", &key, addr, &[seed]).await;
+    b.settled().await;
+    assert_ne!(b.store.site(), site);
+    all.merge(&b.write(3).await);
+    for node in [&a, &b] {
+        node.holds(&all).await;
+    }
+    assert_eq!(notes(&a).await, notes(&b).await);
+    assert_eq!(notes(&b).await.len(), 3);
+}
+
+/// Not a benchmark: shows that a commit travels without waiting for any timer (the heartbeat is 200 ms).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_do_not_wait_for_the_heartbeat() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[a.mesh.local_addr()]).await;
+    b.settled().await;
+    let warm = a.write(0).await;
+    b.holds(&warm).await;
+    let started = Instant::now();
+    for id in 1..101 {
+        let wrote = a.write(id).await;
+        b.holds(&wrote).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "100 round trips took {:?}", started.elapsed());
+    println!("100 writes, each seen on the other node before the next: {:?}", started.elapsed());
+}
