@@ -1,0 +1,86 @@
+//! The commands `mychat sim …`.
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use indicatif::MultiProgress;
+
+use crate::replay::{self, ReplayArgs};
+
+/// What to simulate or measure.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SimCommand {
+    /// Play IRC logs live over running nodes, and check and time every delivery
+    ///
+    /// The speakers become accounts, spread over the nodes; their lines are posted at a steady rate; an observer at
+    /// each node reads the events. The report shows for each pair of regions how long messages took and how much of it
+    /// is not the network's delay, and whether all nodes hold the same in the end. The exit status is not zero when a
+    /// message was lost or doubled, or nodes differ.
+    ///
+    /// Example: mychat sim replay --irc 2004-12-25.log --rate 200 --nodes http://127.0.0.1:8081 http://127.0.0.1:8082
+    #[command(verbatim_doc_comment)]
+    Replay(ReplayArgs),
+}
+
+/// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
+pub async fn run(command: SimCommand) -> anyhow::Result<()> {
+    match command {
+        SimCommand::Replay(args) => replay(args).await,
+    }
+}
+
+async fn replay(args: ReplayArgs) -> anyhow::Result<()> {
+    let json = args.json.clone();
+    let report = replay::run(args.into(), &MultiProgress::new()).await?;
+    println!("{report}");
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&report)?;
+        let written = tokio::fs::write(&file, text).await;
+        written.with_context(|| format!("the report can't be written to {}", file.display()))?;
+    }
+    match report.faults() {
+        faults if faults.is_empty() => Ok(()),
+        faults => bail!("the replay found faults: {}", faults.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: SimCommand,
+    }
+
+    fn parse(line: &str) -> Result<ReplayArgs, clap::Error> {
+        let SimCommand::Replay(args) = Program::try_parse_from(line.split(' '))?.command;
+        Ok(args)
+    }
+
+    #[test]
+    fn flags_are_read_as_the_contract_has_them() {
+        Program::command().debug_assert();
+        let args = parse("sim replay --irc a.log b.log --rate 200 --nodes http://a:1/ http://b:2 --lines 9")
+            .unwrap();
+        assert_eq!((args.irc.len(), args.rate, args.lines), (2, 200.0, Some(9)));
+        assert_eq!(args.nodes, ["http://a:1", "http://b:2"]);
+        assert_eq!(parse("sim replay --irc a --nodes http://a:1,http://b:2").unwrap().nodes.len(), 2);
+    }
+
+    #[test]
+    fn bad_flags_are_refused_by_name() {
+        for (line, name) in [
+            ("sim replay --nodes http://a:1", "--irc"),
+            ("sim replay --irc a", "--nodes"),
+            ("sim replay --irc a --nodes a:1", "--nodes"),
+            ("sim replay --irc a --nodes http://a:1 --rate 0", "--rate"),
+            ("sim replay --irc a --nodes http://a:1 --rate NaN", "--rate"),
+            ("sim replay --irc a --nodes http://a:1 --lines 0", "--lines"),
+        ] {
+            assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");
+        }
+    }
+}
