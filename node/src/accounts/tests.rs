@@ -1,0 +1,347 @@
+//! Accounts and sessions, as clients use them.
+
+use axum::http::{Method, header};
+use mychat_replication::cluster::ClusterKey;
+use serde_json::{Value, json};
+
+use crate::testing::{PASSWORD, TestNode};
+
+fn credentials(email: &str, password: &str) -> Value {
+    json!({ "email": email, "password": password })
+}
+
+#[tokio::test]
+async fn who_signs_up_is_signed_in_and_can_sign_in_again() {
+    let node = TestNode::start();
+    let wish =
+        json!({ "email": " Ada@Example.org ", "password": PASSWORD, "name": "Ada Lovelace", "extra": 1 });
+    let answer = node.call(Method::POST, "/v1/accounts", None, Some(wish)).await;
+    assert!(answer.headers.contains_key("mychat-cursor"));
+    let body = answer.expect(201);
+    let fields: Vec<&str> =
+        body["account"].as_object().expect("an account").keys().map(String::as_str).collect();
+    assert_eq!(
+        fields,
+        ["active", "address", "avatar", "created_at", "email", "handle", "id", "name", "phone"]
+    );
+    assert_eq!(body["account"]["email"], "ada@example.org");
+    assert_eq!(body["account"]["handle"], "ada-lovelace");
+    assert_eq!(body["account"]["active"], true);
+    assert_eq!(body["expires_in"], 600);
+    let me = node.get("/v1/accounts/me", body["token"].as_str().expect("a token")).await.expect(200);
+    assert_eq!(me, body["account"]);
+
+    let again = node
+        .call(Method::POST, "/v1/sessions", None, Some(credentials("ADA@example.org", PASSWORD)))
+        .await
+        .expect(201);
+    assert_eq!(again["account"], body["account"]);
+    for (email, password) in [("ada@example.org", "wrong horse"), ("nobody@example.org", PASSWORD)] {
+        let answer = node.call(Method::POST, "/v1/sessions", None, Some(credentials(email, password))).await;
+        answer.is_problem(401, "unauthorized");
+    }
+    let taken = json!({ "email": "ADA@EXAMPLE.ORG", "password": PASSWORD, "name": "Another" });
+    node.call(Method::POST, "/v1/accounts", None, Some(taken)).await.is_problem(409, "conflict");
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_for_the_address_that_is_guessed() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let guess = async |email: &str, password: &str| {
+        node.call(Method::POST, "/v1/sessions", None, Some(credentials(email, password))).await
+    };
+    for _ in 0..10 {
+        guess(&ada.email, "wrong horse").await.is_problem(401, "unauthorized");
+    }
+    let answer = guess(&ada.email, PASSWORD).await;
+    answer.is_problem(429, "rate_limited");
+    assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    for _ in 0..20 {
+        guess(&bob.email, PASSWORD).await.expect(201);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_a_spent_one_ends_the_session() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let refresh = async |token: &Value| {
+        let wish = json!({ "refresh_token": token });
+        node.call(Method::POST, "/v1/sessions/refresh", None, Some(wish)).await
+    };
+    let first = json!(ada.refresh);
+    let second = refresh(&first).await.expect(200);
+    assert_eq!(second["expires_in"], 600);
+    let third = refresh(&second["refresh_token"]).await.expect(200);
+    let token = third["token"].as_str().expect("a token");
+    node.get("/v1/accounts/me", token).await.expect(200);
+
+    refresh(&second["refresh_token"]).await.is_problem(401, "unauthorized");
+    refresh(&third["refresh_token"]).await.is_problem(401, "unauthorized");
+    node.get("/v1/accounts/me", token).await.is_problem(401, "unauthorized");
+    for forged in [json!(""), json!("AAAA"), json!(ada.token)] {
+        refresh(&forged).await.is_problem(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_at_another_node_and_ends_on_both() {
+    let cluster = ClusterKey::generate();
+    let (one, two) = (TestNode::of(&cluster), TestNode::of(&cluster));
+    let ada = one.sign_up("Ada").await;
+    // The second node has not heard of her: it says so instead of calling her token false.
+    two.get("/v1/accounts/me", &ada.token).await.is_problem(503, "unavailable");
+    one.copy_to(&two).await;
+    two.get("/v1/accounts/me", &ada.token).await.expect(200);
+
+    let wish = json!({ "refresh_token": ada.refresh });
+    let next = two.call(Method::POST, "/v1/sessions/refresh", None, Some(wish.clone())).await.expect(200);
+    two.copy_to(&one).await;
+    // Spent at the second node, shown at the first.
+    one.call(Method::POST, "/v1/sessions/refresh", None, Some(wish)).await.is_problem(401, "unauthorized");
+    one.copy_to(&two).await;
+    let token = next["token"].as_str().expect("a token");
+    two.get("/v1/accounts/me", token).await.is_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn of_two_who_claim_one_handle_at_two_nodes_the_first_has_it_everywhere() {
+    let cluster = ClusterKey::generate();
+    let (one, two) = (TestNode::of(&cluster), TestNode::of(&cluster));
+    let ada = one.sign_up("Ada").await;
+    one.copy_to(&two).await;
+    let bob = two.sign_up("Bob").await;
+    two.copy_to(&one).await;
+    let claim = json!({ "handle": "countess" });
+    for (node, person) in [(&one, &ada), (&two, &bob)] {
+        let answer =
+            node.call(Method::PATCH, "/v1/accounts/me", Some(&person.token), Some(claim.clone())).await;
+        assert_eq!(answer.expect(200)["handle"], "countess");
+    }
+    one.copy_to(&two).await;
+    two.copy_to(&one).await;
+    for node in [&one, &two] {
+        let found = node.get("/v1/accounts?handle=@Countess", &ada.token).await.expect(200);
+        assert_eq!(found["items"][0]["id"], json!(ada.id));
+        assert_eq!(found["next"], Value::Null);
+        assert_eq!(node.get("/v1/accounts/me", &bob.token).await.expect(200)["handle"], Value::Null);
+    }
+    // It is free again once its owner lets it go; then it is the other's claim that counts.
+    let other = json!({ "handle": "ada" });
+    one.call(Method::PATCH, "/v1/accounts/me", Some(&ada.token), Some(other)).await.expect(200);
+    assert_eq!(one.get("/v1/accounts/me", &bob.token).await.expect(200)["handle"], "countess");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended_by_their_account_only() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let second = node
+        .call_with(
+            Method::POST,
+            "/v1/sessions",
+            None,
+            Some(credentials(&ada.email, PASSWORD)),
+            &[("user-agent", "phone/1.0")],
+        )
+        .await
+        .expect(201);
+    let list = node.get("/v1/sessions", &ada.token).await.expect(200);
+    let items = list["items"].as_array().expect("a list");
+    assert_eq!((items.len(), &list["next"]), (2, &Value::Null));
+    assert_eq!((&items[0]["client"], &items[0]["current"]), (&json!("phone/1.0"), &json!(false)));
+    assert_eq!((&items[1]["region"], &items[1]["current"]), (&json!("fra"), &json!(true)));
+    let phone = format!("/v1/sessions/{}", items[0]["id"].as_str().expect("an id"));
+
+    node.call(Method::DELETE, &phone, Some(&bob.token), None).await.is_problem(404, "not_found");
+    node.call(Method::DELETE, "/v1/sessions/x", Some(&ada.token), None).await.is_problem(404, "not_found");
+    assert_eq!(node.call(Method::DELETE, &phone, Some(&ada.token), None).await.status, 204);
+    let token = second["token"].as_str().expect("a token");
+    node.get("/v1/accounts/me", token).await.is_problem(401, "unauthorized");
+    let answer = node.call(Method::DELETE, "/v1/sessions/current", Some(&ada.token), None).await;
+    assert_eq!(answer.status, 204);
+    let cookie = answer.headers[header::SET_COOKIE].to_str().expect("a cookie");
+    assert!(cookie.starts_with("mychat_session=;") && cookie.contains("Max-Age=0"));
+    node.get("/v1/accounts/me", &ada.token).await.is_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn the_cookie_signs_in_pages_of_the_cluster_and_no_others() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let answer = node
+        .call_with(
+            Method::POST,
+            "/v1/sessions",
+            None,
+            Some(credentials(&ada.email, PASSWORD)),
+            &[("mychat-client", "web")],
+        )
+        .await;
+    let line = answer.headers[header::SET_COOKIE].to_str().expect("a cookie").to_owned();
+    assert!(line.contains("HttpOnly") && line.contains("SameSite=Lax") && line.contains("Path=/"));
+    assert!(!line.contains("Secure"), "plain HTTP on a loopback address");
+    let cookie = line.split(';').next().expect("a cookie");
+    node.call_with(Method::GET, "/v1/accounts/me", None, None, &[("cookie", cookie)]).await.expect(200);
+
+    let rename = |origin: &'static str| {
+        let headers = [("cookie", cookie), ("origin", origin), ("host", "chat.example:8081")];
+        let node = &node;
+        async move {
+            node.call_with(Method::PATCH, "/v1/accounts/me", None, Some(json!({ "name": "A" })), &headers)
+                .await
+        }
+    };
+    rename("http://127.0.0.1:8081").await.expect(200);
+    rename("http://chat.example:8081").await.expect(200);
+    rename("https://evil.example").await.is_problem(403, "forbidden_origin");
+    rename("null").await.is_problem(403, "forbidden_origin");
+    // Another page may not even read.
+    let foreign = [("cookie", cookie), ("origin", "https://evil.example")];
+    let answer = node.call_with(Method::GET, "/v1/accounts/me", None, None, &foreign).await;
+    assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    let own = [("cookie", cookie), ("origin", "http://127.0.0.1:8081")];
+    let answer = node.call_with(Method::GET, "/v1/accounts/me", None, None, &own).await;
+    assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://127.0.0.1:8081");
+    assert_eq!(answer.headers[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+
+    for broken in ["mychat_session=AAAA", "mychat_session="] {
+        let answer = node.call_with(Method::GET, "/v1/accounts/me", None, None, &[("cookie", broken)]).await;
+        answer.is_problem(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_profile_is_changed_field_by_field_and_others_see_its_public_part() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let patch =
+        async |body: Value| node.call(Method::PATCH, "/v1/accounts/me", Some(&ada.token), Some(body)).await;
+    let changed = patch(json!({
+        "name": "Ada King", "handle": "@Countess", "phone": "+44 20 1234", "address": "London", "avatar": "/a.png"
+    }));
+    let changed = changed.await.expect(200);
+    assert_eq!(changed["handle"], "countess");
+    assert_eq!(node.get("/v1/accounts/me", &ada.token).await.expect(200), changed);
+    let changed = patch(json!({ "phone": null })).await.expect(200);
+    assert_eq!((&changed["phone"], &changed["address"]), (&Value::Null, &json!("London")));
+
+    let seen = node.get(&format!("/v1/accounts/{}", ada.id), &bob.token).await.expect(200);
+    let fields: Vec<&str> = seen.as_object().expect("an account").keys().map(String::as_str).collect();
+    assert_eq!(fields, ["active", "avatar", "created_at", "handle", "id", "name"]);
+    let own = node.get(&format!("/v1/accounts/{}", ada.id), &ada.token).await.expect(200);
+    assert_eq!(own["email"], json!(ada.email));
+
+    patch(json!({ "handle": bob.handle })).await.is_problem(409, "conflict");
+    for bad in
+        [json!({ "name": null }), json!({ "name": "" }), json!({ "handle": "a b" }), json!({ "phone": 7 })]
+    {
+        patch(bad).await.is_problem(400, "invalid_body");
+    }
+    node.get("/v1/accounts", &ada.token).await.is_problem(400, "invalid_query");
+    let found = node.get("/v1/accounts?handle=nobody", &ada.token).await.expect(200);
+    assert_eq!(found, json!({ "items": [], "next": null }));
+}
+
+#[tokio::test]
+async fn preferences_have_defaults_and_are_replaced() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let path = "/v1/accounts/me/preferences";
+    let defaults = node.get(path, &ada.token).await.expect(200);
+    assert_eq!(defaults["notifications"]["quiet_hours"], Value::Null);
+    let wish = json!({ "language": "de", "timezone": "Europe/Berlin", "notifications":
+        { "email": false, "sms": true, "push": false, "quiet_hours": { "start": "22:00", "end": "07:00" }, "digest": "weekly" } });
+    let put = node.call(Method::PUT, path, Some(&ada.token), Some(wish.clone())).await.expect(200);
+    assert_eq!(put, wish);
+    assert_eq!(node.get(path, &ada.token).await.expect(200), wish);
+    let bad = json!({ "timezone": "" });
+    node.call(Method::PUT, path, Some(&ada.token), Some(bad)).await.is_problem(400, "invalid_body");
+    let export = node.get("/v1/accounts/me/export", &ada.token).await.expect(200);
+    assert_eq!((&export["account"]["id"], &export["preferences"]), (&json!(ada.id), &wish));
+}
+
+#[tokio::test]
+async fn a_deactivated_account_keeps_its_data_and_an_erased_one_does_not() {
+    let cluster = ClusterKey::generate();
+    let (one, two) = (TestNode::of(&cluster), TestNode::of(&cluster));
+    let (ada, bob, eve) = (one.sign_up("Ada").await, one.sign_up("Bob").await, one.sign_up("Eve").await);
+    let path = "/v1/accounts/me";
+    for query in ["", "?mode=burn"] {
+        let answer = one.call(Method::DELETE, &format!("{path}{query}"), Some(&ada.token), None).await;
+        answer.is_problem(400, "invalid_query");
+    }
+    one.call(Method::DELETE, "/v1/accounts/me?mode=deactivate", Some(&ada.token), None).await.expect(202);
+    one.call(Method::DELETE, "/v1/accounts/me?mode=erase", Some(&bob.token), None).await.expect(202);
+    one.copy_to(&two).await;
+
+    for node in [&one, &two] {
+        for person in [&ada, &bob] {
+            node.get(path, &person.token).await.is_problem(401, "unauthorized");
+        }
+        let see = async |id: &str| node.get(&format!("/v1/accounts/{id}"), &eve.token).await.expect(200);
+        let (closed, erased) = (see(&ada.id).await, see(&bob.id).await);
+        assert_eq!((&closed["name"], &closed["active"]), (&json!("Ada"), &json!(false)));
+        assert_eq!(
+            (&erased["name"], &erased["handle"], &erased["active"]),
+            (&Value::Null, &Value::Null, &json!(false))
+        );
+        let sign_in = async |email: &str| {
+            node.call(Method::POST, "/v1/sessions", None, Some(credentials(email, PASSWORD))).await
+        };
+        sign_in(&ada.email).await.is_problem(403, "account_inactive");
+        sign_in(&bob.email).await.is_problem(401, "unauthorized");
+        let left = node.app.store.read(|db| {
+            db.query_row(
+                "SELECT (SELECT count(*) FROM session WHERE data IS NOT NULL),
+                        (SELECT count(*) FROM account_fact WHERE instr(data, 'bob@example.org') OR instr(data, 'Bob'))",
+                [],
+                |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)),
+            )
+            .map_err(crate::http::Problem::from)
+        });
+        assert_eq!(left.await, Ok((2, 0)), "the sessions of the two others, and nothing about Bob");
+    }
+    // The address is free again.
+    one.sign_up("Bob").await;
+}
+
+#[tokio::test]
+async fn a_repeated_sign_up_gives_the_first_account_and_keeps_no_secret() {
+    let node = TestNode::start();
+    let wish = json!({ "email": "ada@example.org", "password": PASSWORD, "name": "Ada" });
+    let key = [("idempotency-key", "k1")];
+    let sign_up = async |wish: &Value| {
+        node.call_with(Method::POST, "/v1/accounts", None, Some(wish.clone()), &key).await
+    };
+    let first = sign_up(&wish).await.expect(201);
+    let again = sign_up(&wish).await.expect(201);
+    assert_eq!(first["account"], again["account"]);
+    node.get("/v1/accounts/me", again["token"].as_str().expect("a token")).await.expect(200);
+    let other = json!({ "email": "bob@example.org", "password": PASSWORD, "name": "Bob" });
+    sign_up(&other).await.is_problem(409, "idempotency_conflict");
+
+    let kept = node.app.store.read(|db| {
+        let mut statement = db.prepare("SELECT data FROM idempotency")?;
+        let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+        rows.collect::<Result<Vec<_>, _>>().map_err(crate::http::Problem::from)
+    });
+    let kept = kept.await.expect("rows");
+    assert_eq!(kept.len(), 1);
+    for secret in ["token", "eyJ", PASSWORD, "ada@example.org"] {
+        assert!(!kept[0].windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn no_row_holds_a_password() {
+    let node = TestNode::start();
+    node.sign_up("Ada").await;
+    let hash = node.app.store.read(|db| {
+        db.query_row("SELECT data FROM credential", [], |row| row.get::<_, Vec<u8>>(0))
+            .map_err(crate::http::Problem::from)
+    });
+    let hash: String = crate::packed::decode(&hash.await.expect("a row")).expect("a hash");
+    assert!(hash.starts_with("$argon2id$v=19$") && !hash.contains(PASSWORD));
+}

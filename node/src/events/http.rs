@@ -1,0 +1,205 @@
+//! `GET /v1/events`: the stream as server-sent events, or by long poll.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::BytesMut;
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Cursor, Item,
+    backlog::{Backlog, MAX_MISSED, missed},
+    poll::poll,
+    state::{Subscription, goodbye},
+    stream::Stream,
+};
+use crate::{
+    app::App,
+    http::{Caller, Problem, Query, invalid_cursor},
+    ids::SpaceId,
+};
+
+/// How long a browser waits before it connects again: a random time between these, in milliseconds, so that not all
+/// that lost the same node come back in the same moment.
+const RETRY_MILLIS: std::ops::Range<u64> = 500..2500;
+/// The longest poll; shorter than the deadline of calls.
+const MAX_POLL: u64 = 25;
+
+/// The routes of events.
+pub fn routes() -> Router<App> {
+    Router::new().route("/v1/events", get(events))
+}
+
+/// The part of the OpenAPI document that describes them.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(events))]
+pub struct Docs;
+
+#[derive(Debug, Default, Deserialize)]
+struct Wish {
+    spaces: Option<String>,
+    cursor: Option<String>,
+    poll: Option<u64>,
+}
+
+/// How a client wants to be told what goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// With a status, as a program can read it.
+    Status,
+    /// By a `goodbye` in the stream: a browser's EventSource gives up for ever at any other status than 200.
+    Goodbye,
+}
+
+/// One stream of everything that happens in the caller's spaces, resumable at any node by `Last-Event-ID` or `cursor`.
+/// With `poll` (seconds, 25 at most) the answer is `{events, cursor}` as soon as there is something.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(("spaces" = Option<String>, Query, description = "ids, separated by commas: only these spaces"),
+        ("cursor" = Option<String>, Query, description = "where to go on; Last-Event-ID counts more"),
+        ("poll" = Option<u64>, Query, description = "long poll, for that many seconds")),
+    responses((status = 200, description = "events", content_type = "text/event-stream")))]
+async fn events(State(app): State<App>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let wish = Query::<Wish>::from_request_parts(&mut parts, &app).await;
+    let polls = wish.as_ref().is_ok_and(|wish| wish.0.poll.is_some());
+    let manners = manners(&parts.headers, polls);
+    let answer = async {
+        let caller = Caller::from_request_parts(&mut parts, &app).await?;
+        answer(&app, caller, wish?.0, &parts.headers, manners).await
+    };
+    match (answer.await, manners) {
+        (Ok(response), _) => response,
+        (Err(problem), Manners::Status) => problem.into_response(),
+        (Err(problem), Manners::Goodbye) => {
+            let alternatives = if problem.status == StatusCode::SERVICE_UNAVAILABLE { app.alternatives() } else { Vec::new() };
+            let last = goodbye(problem.code, &alternatives);
+            sse(Body::from([retry().as_bytes(), &last.wire].concat()))
+        }
+    }
+}
+
+fn manners(headers: &HeaderMap, polls: bool) -> Manners {
+    let fetch = headers.get("mychat-client").is_some_and(|client| client == "fetch");
+    let streams = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/event-stream"));
+    if streams && !fetch && !polls { Manners::Goodbye } else { Manners::Status }
+}
+
+async fn answer(
+    app: &App,
+    caller: Caller,
+    wish: Wish,
+    headers: &HeaderMap,
+    manners: Manners,
+) -> Result<Response, Problem> {
+    if app.condition.is_draining() {
+        return Err(Problem::unavailable("the node is going out of service"));
+    }
+    if app.condition.open_streams() >= app.config.limits.streams {
+        metrics::counter!("mychat_events_refused_streams_total").increment(1);
+        return Err(Problem::unavailable("the node has as many streams as it can carry"));
+    }
+    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?;
+    let given = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok())
+        .or(wish.cursor.as_deref())
+        .filter(|cursor| !cursor.is_empty());
+    let (cursor, mut reset) = match given.map(str::parse::<Cursor>) {
+        None => (None, false),
+        Some(Ok(cursor)) => (Some(cursor), false),
+        // An EventSource would give up over a status; told to start over, it goes on.
+        Some(Err(_)) if manners == Manners::Goodbye => (None, true),
+        Some(Err(_)) => return Err(invalid_cursor()),
+    };
+    let subscription =
+        Subscription { account: caller.account, session: caller.session, only: only.clone(), cursor: cursor.clone() };
+    let opened = app.events.open(subscription).await?;
+    let resumed = match cursor {
+        Some(cursor) if missed(&cursor, &opened.position) > MAX_MISSED => {
+            reset = true;
+            None
+        }
+        cursor => cursor,
+    };
+    let start = resumed.clone().unwrap_or_else(|| Cursor::from(&opened.position));
+    let backlog = resumed
+        .map(|cursor| Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
+    let mut first = Vec::new();
+    if reset {
+        first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));
+    }
+    let stream = Stream::new(backlog, opened);
+    match wish.poll {
+        Some(seconds) => Ok(poll(stream, start, first, Duration::from_secs(seconds.min(MAX_POLL))).await),
+        None => {
+            first.insert(0, ready(app, &start));
+            Ok(sse(body(first, stream)))
+        }
+    }
+}
+
+fn parse_spaces(list: &str) -> Result<BTreeSet<SpaceId>, Problem> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|id| !id.is_empty())
+        .map(|id| id.parse().map_err(|_| Problem::invalid_query(format!("spaces: {id:?} is no id of a space"))))
+        .collect()
+}
+
+fn ready(app: &App, cursor: &Cursor) -> Item {
+    let data = json!({
+        "node": app.node(),
+        "region": app.config.region,
+        "cursor": cursor.to_string(),
+        "retry": RETRY_MILLIS.start,
+    });
+    Item::new(Some(cursor.to_string()), "ready", &data)
+}
+
+fn retry() -> String {
+    format!("retry: {}\n", rand::random_range(RETRY_MILLIS))
+}
+
+fn body(first: Vec<Item>, stream: Stream) -> Body {
+    let mut head = BytesMut::from(retry().as_bytes());
+    for item in &first {
+        head.extend_from_slice(&item.wire);
+    }
+    Body::from_stream(stream::unfold((Some(head.freeze()), stream), async |(head, mut stream)| {
+        if let Some(head) = head {
+            return Some((Ok::<_, std::convert::Infallible>(head), (None, stream)));
+        }
+        let items = stream.next().await?;
+        let piece = match items.len() {
+            // One event to many readers: the same bytes for all of them.
+            1 => items.front().map(|item| item.wire.clone()).unwrap_or_default(),
+            _ => items.iter().fold(BytesMut::new(), |mut piece, item| {
+                piece.extend_from_slice(&item.wire);
+                piece
+            }).freeze(),
+        };
+        Some((Ok(piece), (None::<Bytes>, stream)))
+    }))
+}
+
+fn sse(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that buffer would hold events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

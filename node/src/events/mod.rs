@@ -1,0 +1,59 @@
+//! What happens, as clients hear of it: one stream an account and device, resumable at any node.
+//!
+//! ```text
+//! commit ─▶ steps (rows → events, memberships, ended sessions) ─▶ hub ─▶ a queue per stream ─▶ its connection
+//! log ────▶ backlog (the same steps, for what a client has missed) ───────────────────────▶ the same
+//! ```
+//!
+//! The [`Hub`] takes each commit of the store in turn, whether its rows were written here or came from another node,
+//! and makes [`Event`]s of them. An event is encoded once, with the [`Cursor`] of a client that has seen everything up
+//! to it, and the same bytes are queued for every stream that may see it by the membership that this node holds at
+//! that moment (invariant I6). A client that comes with a cursor, from this node or another, is registered first and
+//! then gets what the logs have between its cursor and that point (I5): no gap, and nothing twice.
+
+mod backlog;
+mod cursor;
+mod hub;
+pub mod http;
+mod poll;
+mod queue;
+mod state;
+mod steps;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use mychat_replication::clock::Stamp;
+
+pub use cursor::{Cursor, MalformedCursor, SitePrefix};
+pub use hub::{EPHEMERAL_KIND, Hub};
+pub use queue::{Item, QUEUE_BYTES};
+
+use crate::ids::{AccountId, SpaceId};
+
+/// Something that happened and whom it concerns.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The type, as in `message.created`.
+    pub kind: &'static str,
+    /// The space whose members hear of it.
+    pub space: Option<SpaceId>,
+    /// Accounts that hear of it besides.
+    pub accounts: Vec<AccountId>,
+    /// When it happened: the order of sending.
+    pub at: Stamp,
+    /// The event's data.
+    pub data: serde_json::Value,
+}
+
+/// Whether an account that is a member of `spaces` hears of an event on a stream for the spaces `only`.
+fn sees(event: &Event, account: AccountId, spaces: &BTreeSet<SpaceId>, only: Option<&BTreeSet<SpaceId>>) -> bool {
+    let named = event.accounts.contains(&account);
+    match event.space {
+        Some(space) => (named || spaces.contains(&space)) && only.is_none_or(|only| only.contains(&space)),
+        None => named,
+    }
+}

@@ -1,0 +1,158 @@
+//! What waits for one stream: encoded events, bounded in bytes.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+/// Bytes that may wait for one stream. A reader that is slower gets what is queued, to the last whole event, and then
+/// the end of the stream; it comes back with its cursor and has lost nothing.
+pub const QUEUE_BYTES: usize = 1 << 20;
+
+/// An encoded event. Streams that get the same event share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The cursor after it; none for an ephemeral event.
+    pub id: Option<String>,
+    /// The type.
+    pub kind: &'static str,
+    /// The data, JSON in one line.
+    pub data: String,
+    /// All of it as it goes over the wire.
+    pub wire: Bytes,
+}
+
+impl Item {
+    /// Encodes an event (WHATWG HTML, "Server-sent events").
+    #[must_use]
+    pub fn new(id: Option<String>, kind: &'static str, data: &serde_json::Value) -> Self {
+        Self::from_json(id, kind, data.to_string())
+    }
+
+    /// The same from data that is JSON text already, without line breaks.
+    #[must_use]
+    pub fn from_json(id: Option<String>, kind: &'static str, data: String) -> Self {
+        let id_line = id.as_ref().map(|id| format!("id: {id}\n")).unwrap_or_default();
+        let wire = Bytes::from(format!("{id_line}event: {kind}\ndata: {data}\n\n"));
+        Self { id, kind, data, wire }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Arc<Item>>,
+    bytes: usize,
+    ended: bool,
+    reader: Option<Waker>,
+}
+
+/// The queue between the hub and one stream.
+#[derive(Debug, Default)]
+pub struct Queue {
+    state: Mutex<State>,
+}
+
+impl Queue {
+    /// Adds an event; `false` when there is no room, or nobody to read it: then the stream ends after what is queued.
+    pub fn push(&self, item: &Arc<Item>) -> bool {
+        let mut state = self.lock();
+        if state.ended {
+            return false;
+        }
+        if !state.items.is_empty() && state.bytes + item.wire.len() > QUEUE_BYTES {
+            metrics::counter!("mychat_events_slow_readers_total").increment(1);
+            end(&mut state);
+            return false;
+        }
+        state.bytes += item.wire.len();
+        state.items.push_back(Arc::clone(item));
+        wake(&mut state);
+        true
+    }
+
+    /// Ends the stream after what is queued.
+    pub fn end(&self) {
+        end(&mut self.lock());
+    }
+
+    /// Takes everything that waits; `None` after the end.
+    pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<VecDeque<Arc<Item>>>> {
+        let mut state = self.lock();
+        if !state.items.is_empty() {
+            state.bytes = 0;
+            return Poll::Ready(Some(std::mem::take(&mut state.items)));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn end(state: &mut State) {
+    state.ended = true;
+    wake(state);
+}
+
+fn wake(state: &mut State) {
+    if let Some(reader) = state.reader.take() {
+        reader.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(size: usize) -> Arc<Item> {
+        Arc::new(Item::from_json(None, "typing", "x".repeat(size)))
+    }
+
+    fn take(queue: &Queue) -> Poll<Option<usize>> {
+        queue.poll_take(&Context::from_waker(Waker::noop())).map(|items| items.map(|items| items.len()))
+    }
+
+    #[test]
+    fn an_event_is_encoded_in_one_piece_on_single_lines() {
+        let item = Item::new(Some("AQA".into()), "message.created", &serde_json::json!({ "body": "a\nb" }));
+        assert_eq!(item.wire, "id: AQA\nevent: message.created\ndata: {\"body\":\"a\\nb\"}\n\n");
+    }
+
+    #[test]
+    fn what_waits_together_is_taken_together() {
+        let queue = Queue::default();
+        assert_eq!(take(&queue), Poll::Pending);
+        assert!(queue.push(&item(10)) && queue.push(&item(10)));
+        assert_eq!(take(&queue), Poll::Ready(Some(2)));
+        assert_eq!(take(&queue), Poll::Pending);
+    }
+
+    #[test]
+    fn i7_bounded_a_slow_reader_is_ended_after_the_last_whole_event() {
+        let queue = Queue::default();
+        let mut pushed = 0;
+        while queue.push(&item(1000)) {
+            pushed += 1;
+        }
+        assert!(pushed * 1000 <= QUEUE_BYTES && pushed > 900);
+        assert!(!queue.push(&item(1)), "nothing comes after the end");
+        assert_eq!(take(&queue), Poll::Ready(Some(pushed)));
+        assert_eq!(take(&queue), Poll::Ready(None));
+    }
+
+    #[test]
+    fn an_event_larger_than_the_bound_still_passes() {
+        let queue = Queue::default();
+        assert!(queue.push(&item(2 * QUEUE_BYTES)));
+        assert!(!queue.push(&item(1)));
+        assert_eq!(take(&queue), Poll::Ready(Some(1)));
+    }
+}

@@ -1,0 +1,133 @@
+//! From replicated rows to what streams have to hear and know: the same for a fresh commit and for an old one that a
+//! client has missed.
+
+use std::collections::{BTreeSet, HashMap};
+
+use mychat_replication::{
+    log::{Frame, SiteId, Version, key},
+    store::Row,
+};
+use rusqlite::Connection;
+
+use super::Event;
+use crate::{
+    accounts::{self, Standing},
+    ids::{AccountId, SessionId, SpaceId},
+    messages, notifications, spaces,
+};
+
+/// Those who have streams open: the only ones whose membership and sessions matter here.
+pub type Audience = HashMap<AccountId, BTreeSet<SessionId>>;
+
+/// One thing that follows from a frame, in the order of its rows.
+#[derive(Debug)]
+pub enum Step {
+    /// Something to tell.
+    Event {
+        /// The place of the row in its version.
+        sequence: u32,
+        /// What.
+        event: Event,
+    },
+    /// An account's spaces are these now.
+    Spaces {
+        /// Whose.
+        account: AccountId,
+        /// All of them.
+        spaces: BTreeSet<SpaceId>,
+    },
+    /// A session is over, or its account is.
+    Ended {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// What follows from one frame.
+#[derive(Debug)]
+pub struct FrameSteps {
+    /// Whose log.
+    pub site: SiteId,
+    /// Which version of it.
+    pub version: Version,
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// Works out what follows from a frame. The tables have its rows already, and maybe later ones.
+///
+/// # Errors
+/// What SQLite says.
+pub fn of_frame(db: &Connection, frame: &Frame, audience: &Audience) -> rusqlite::Result<FrameSteps> {
+    let mut steps = Vec::new();
+    for change in frame.changes.iter().filter(|change| &*change.column == "data") {
+        // A row that this release can't read says nothing to its clients either.
+        let Ok(key) = key::unpack(&change.key) else { continue };
+        let row = Row {
+            table: &change.table,
+            key,
+            data: change.value.as_blob(),
+            site: frame.site,
+            version: frame.version,
+        };
+        let event = event_of(db, &row)?;
+        let concerned = concerned(db, &row, event.as_ref(), audience)?;
+        if let Some(event) = event {
+            steps.push(Step::Event { sequence: change.sequence, event });
+        }
+        // After the event: whoever was added hears of what comes next, whoever was removed of this last thing.
+        for account in concerned {
+            let spaces = spaces::spaces_of(db, account)?.into_iter().collect();
+            steps.push(Step::Spaces { account, spaces });
+        }
+        for session in ended(db, &row, audience)? {
+            steps.push(Step::Ended { session });
+        }
+    }
+    Ok(FrameSteps { site: frame.site, version: frame.version, steps })
+}
+
+fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event>> {
+    let domains = [messages::event_of, spaces::event_of, notifications::event_of, accounts::event_of];
+    for domain in domains {
+        if let Some(event) = domain(db, row)? {
+            return Ok(Some(event));
+        }
+    }
+    Ok(None)
+}
+
+/// The accounts of the audience whose spaces a row may have changed.
+fn concerned(
+    db: &Connection,
+    row: &Row<'_>,
+    event: Option<&Event>,
+    audience: &Audience,
+) -> rusqlite::Result<BTreeSet<AccountId>> {
+    let mut accounts: BTreeSet<AccountId> = match row.table {
+        "membership" => row.key.get(1).and_then(AccountId::from_value).into_iter().collect(),
+        "space" => event.map(|event| event.accounts.iter().copied().collect()).unwrap_or_default(),
+        "space_change" => match row.key.first().and_then(SpaceId::from_value) {
+            Some(space) => spaces::members_of(db, space)?.into_iter().collect(),
+            None => BTreeSet::new(),
+        },
+        _ => BTreeSet::new(),
+    };
+    accounts.retain(|account| audience.contains_key(account));
+    Ok(accounts)
+}
+
+/// The sessions of the audience that a row has ended.
+fn ended(db: &Connection, row: &Row<'_>, audience: &Audience) -> rusqlite::Result<Vec<SessionId>> {
+    if !matches!(row.table, "session_end" | "account_fact" | "account") {
+        return Ok(Vec::new());
+    }
+    let Some(account) = row.key.first().and_then(AccountId::from_value) else { return Ok(Vec::new()) };
+    let mut over = Vec::new();
+    for session in audience.get(&account).into_iter().flatten() {
+        if accounts::standing(db, account, *session)? != Some(Standing::Good) {
+            over.push(*session);
+        }
+    }
+    Ok(over)
+}

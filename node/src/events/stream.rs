@@ -1,0 +1,61 @@
+//! One stream: first what the client has missed, then what happens.
+
+use std::{collections::VecDeque, future::poll_fn, sync::Arc};
+
+use super::{Cursor, Item, backlog::Backlog, hub::Opened};
+
+/// Bytes of missed events that leave in one write.
+const PIECE: usize = 64 << 10;
+
+/// Events in pieces: everything that waits leaves together.
+pub struct Stream {
+    backlog: Option<Backlog>,
+    opened: Opened,
+}
+
+impl Stream {
+    /// A stream that begins with the backlog.
+    pub const fn new(backlog: Option<Backlog>, opened: Opened) -> Self {
+        Self { backlog, opened }
+    }
+
+    /// Waits for the next events; `None` at the end.
+    pub async fn next(&mut self) -> Option<VecDeque<Arc<Item>>> {
+        if self.backlog.is_some() {
+            let missed = self.missed().await?;
+            if !missed.is_empty() {
+                return Some(missed);
+            }
+        }
+        poll_fn(|cx| self.opened.queue.poll_take(cx)).await
+    }
+
+    /// A piece of the backlog; empty when there is none left.
+    pub async fn missed(&mut self) -> Option<VecDeque<Arc<Item>>> {
+        let mut items = VecDeque::new();
+        let mut bytes = 0;
+        while let Some(backlog) = &mut self.backlog {
+            match backlog.next().await {
+                Ok(Some(item)) => {
+                    bytes += item.wire.len();
+                    items.push_back(Arc::new(item));
+                    if bytes >= PIECE {
+                        break;
+                    }
+                }
+                Ok(None) => self.backlog = None,
+                Err(problem) => {
+                    tracing::warn!(%problem, "a client's backlog can't be read: it will come back");
+                    return None;
+                }
+            }
+        }
+        Some(items)
+    }
+
+    /// What a client has seen that has taken everything so far, from `cursor` on, and all that the hub had told.
+    pub fn caught_up(&self, mut cursor: Cursor) -> Cursor {
+        cursor.merge(&self.opened.position);
+        cursor
+    }
+}

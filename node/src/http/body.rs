@@ -1,0 +1,143 @@
+//! What a request carries, read strictly and refused with a problem document: the JSON body, the query, the path.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
+    http::{StatusCode, header, request::Parts},
+};
+use bytes::Bytes;
+use ring::digest;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// A JSON body.
+///
+/// Fields that `T` does not know are ignored. An absent content type is taken for JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Body<T>(pub T);
+
+/// The hash of a request's body, filled in by [`Body`] for [`super::write::Write`], which is extracted before it and
+/// compares a repeated call with the first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BodyHash(pub(crate) Arc<OnceLock<[u8; 32]>>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if let Some(kind) = request.headers().get(header::CONTENT_TYPE)
+            && !is_json(kind.to_str().unwrap_or_default())
+        {
+            return Err(Problem::with(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "the body must be application/json",
+            ));
+        }
+        let hash = request.extensions().get::<BodyHash>().cloned();
+        let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
+        if let Some(BodyHash(hash)) = hash {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+            let _ = hash.set(digest);
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::invalid_body("the call needs a JSON body"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::invalid_body("the body is not UTF-8"))?;
+    serde_json::from_str(text).map_err(|error| {
+        // serde's messages can quote the value at fault, which may be a password; the kind and place are enough.
+        let message = error.to_string();
+        let what = match error.classify() {
+            // Names the field and nothing else.
+            serde_json::error::Category::Data if message.starts_with("missing field") => {
+                return Problem::invalid_body(message);
+            }
+            serde_json::error::Category::Data => "a field has a wrong type",
+            serde_json::error::Category::Eof => "the JSON ends early",
+            _ => "not well-formed JSON",
+        };
+        Problem::invalid_body(format!("{what} (line {}, column {})", error.line(), error.column()))
+    })
+}
+
+/// `application/json` or a `+json` type, with any parameters.
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+fn unreadable(rejection: BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::too_large("the body is larger than this call accepts")
+    } else {
+        Problem::invalid_body("the body could not be read to its end")
+    }
+}
+
+/// The parameters after `?`.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(|_| Problem::invalid_query("a parameter of the URL is missing or malformed"))
+    }
+}
+
+/// The parameters in the path. What can't be one, an id that is none for instance, names nothing: 404.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<T>::from_request_parts(parts, state)
+            .await
+            .map(|path| Self(path.0))
+            .map_err(|_| Problem::not_found("there is nothing at this path"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug)]
+    struct Login {
+        #[allow(dead_code)]
+        password: u64,
+    }
+
+    #[test]
+    fn a_refused_body_is_not_quoted() {
+        let problem = parse::<Login>(br#"{"password": "correct horse"}"#).expect_err("a wrong type");
+        assert_eq!(problem.code, "invalid_body");
+        assert!(!problem.detail.contains("horse"));
+        assert_eq!(parse::<Login>(b"\xff\xfe").expect_err("no UTF-8").code, "invalid_body");
+        assert_eq!(parse::<Login>(b"").expect_err("nothing").code, "invalid_body");
+        assert!(parse::<Login>(br#"{"password": 1, "more": []}"#).is_ok());
+    }
+
+    #[test]
+    fn json_goes_by_several_names() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+            assert!(is_json(good));
+        }
+        for bad in ["text/plain", "", "application/x-www-form-urlencoded", "json"] {
+            assert!(!is_json(bad));
+        }
+    }
+}

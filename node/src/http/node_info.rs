@@ -1,0 +1,196 @@
+//! What a node tells about itself: whether it lives, whether it is ready, its metrics, and whom it knows.
+//!
+//! Metrics are recorded once per process, so several nodes in one (`mychat dev`) share a recorder; each series has a
+//! label `node`, and `/metrics` of any of them shows all.
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use mychat_replication::{NodeId, Role};
+use serde::Serialize;
+
+use super::Problem;
+use crate::app::App;
+
+/// The routes.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/node", get(node))
+}
+
+/// The OpenAPI document of these routes.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(livez, readyz, metrics, node))]
+pub struct Docs;
+
+/// Answers as long as the process does.
+#[utoipa::path(get, path = "/livez", tag = "node", responses((status = 200, description = "it lives")))]
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether clients should be sent here.
+#[utoipa::path(get, path = "/readyz", tag = "node", responses(
+    (status = 200, description = "ready"), (status = 503, description = "starting, or going out of service")))]
+async fn readyz(State(app): State<App>) -> Response {
+    if app.condition.is_ready() {
+        return "ok\n".into_response();
+    }
+    let why =
+        if app.condition.is_draining() { "the node is going out of service" } else { "the node is starting" };
+    Problem::unavailable(why).into_response()
+}
+
+/// Buckets of the histograms of times, in seconds.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// The process's recorder, installed by whoever asks first.
+pub(crate) fn recorder() -> &'static PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| {
+        // Only an empty list of buckets is refused.
+        let builder = PrometheusBuilder::new().set_buckets(SECONDS).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("the process records its metrics elsewhere; /metrics stays empty");
+        }
+        handle
+    })
+}
+
+/// The metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, description = "text for Prometheus")))]
+async fn metrics() -> impl IntoResponse {
+    let recorder = recorder();
+    recorder.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder.render())
+}
+
+/// A node.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct NodeInfo {
+    /// Its id.
+    id: String,
+    /// Its region.
+    region: String,
+    /// Where clients reach it.
+    url: String,
+    /// The release.
+    version: &'static str,
+    /// What it holds of each site's log.
+    heads: BTreeMap<String, u64>,
+    /// The other nodes that it knows.
+    peers: Vec<Peer>,
+    /// Event streams.
+    streams: Streams,
+    /// Whether clients should be sent here.
+    ready: bool,
+    /// The router's URL, when one has joined.
+    router_url: Option<String>,
+}
+
+/// Event streams.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Streams {
+    /// Open now.
+    open: usize,
+    /// At most.
+    capacity: usize,
+}
+
+/// Another node, as a node knows it.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+pub struct Peer {
+    /// Its id.
+    id: String,
+    /// Its region.
+    region: String,
+    /// Where clients reach it.
+    url: Option<String>,
+    /// Whether there is a connection.
+    connected: bool,
+    /// The measured round trip, in milliseconds; null without a connection.
+    rtt_ms: Option<f64>,
+    /// The one-way delay that an emulated network adds, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    one_way_ms: Option<f64>,
+    /// How many versions it holds that this node lacks.
+    behind: u64,
+}
+
+/// What this node is and knows.
+#[utoipa::path(get, path = "/v1/node", tag = "node", responses((status = 200, description = "the node", body = NodeInfo)))]
+async fn node(State(app): State<App>) -> Json<NodeInfo> {
+    let vector = app.store.vector();
+    Json(NodeInfo {
+        id: app.node().to_string(),
+        region: app.config.region.clone(),
+        url: app.config.public_url.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        heads: vector.iter().map(|(site, version)| (site.to_string(), version.0)).collect(),
+        peers: peers(&app),
+        streams: Streams { open: app.condition.open_streams(), capacity: app.config.limits.streams },
+        ready: app.condition.is_ready(),
+        router_url: router_url(&app),
+    })
+}
+
+/// The other nodes, from what each publishes and from the connections to them.
+fn peers(app: &App) -> Vec<Peer> {
+    let Some(mesh) = &app.mesh else { return Vec::new() };
+    let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
+    for entry in mesh.directory().entries() {
+        if entry.role == Role::Node && entry.alive && entry.node != app.node() {
+            let peer = peers.entry(entry.node).or_default();
+            peer.region = entry.region;
+            peer.url = entry.facts.get("url").cloned();
+        }
+    }
+    for info in mesh.peers() {
+        if info.role == Role::Node {
+            let peer = peers.entry(info.node).or_default();
+            peer.region = info.region;
+            peer.connected = info.connected;
+            peer.rtt_ms = info.connected.then(|| millis(info.rtt));
+        }
+    }
+    peers
+        .into_iter()
+        .map(|(node, peer)| Peer {
+            id: node.to_string(),
+            behind: app.behind(node),
+            one_way_ms: app
+                .config
+                .emulated_delay
+                .as_ref()
+                .and_then(|delay| delay.get(&peer.region))
+                .copied()
+                .map(millis),
+            ..peer
+        })
+        .collect()
+}
+
+fn router_url(app: &App) -> Option<String> {
+    let entries = app.mesh.as_ref()?.directory().entries();
+    entries
+        .into_iter()
+        .filter(|entry| entry.role == Role::Router && entry.alive)
+        .find_map(|entry| entry.facts.get("url").cloned())
+}
+
+fn millis(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}

@@ -1,0 +1,137 @@
+//! Errors as clients see them: RFC 9457 problem documents with a stable `code`.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use mychat_replication::store::StoreError;
+use serde::Serialize;
+
+/// Why a call was refused. Every handler's error type, so that no answer escapes the contract.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The stable word for programs, in snake case.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub detail: String,
+    /// When to come back, in seconds.
+    retry_after: Option<u32>,
+}
+
+impl Problem {
+    /// A problem with a status and code of its own.
+    pub fn with(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None }
+    }
+
+    /// 400: the body is missing, malformed or against the rules.
+    pub fn invalid_body(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::BAD_REQUEST, "invalid_body", detail)
+    }
+
+    /// 400: a parameter in the URL is malformed.
+    pub fn invalid_query(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::BAD_REQUEST, "invalid_query", detail)
+    }
+
+    /// 400: a header is malformed.
+    pub fn invalid_header(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::BAD_REQUEST, "invalid_header", detail)
+    }
+
+    /// 401: nobody is signed in, or not with these credentials.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// 403: signed in, but not allowed to.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 404: there is no such thing, or none that the caller may know of.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// 409: it collides with what is there.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// 413: larger than allowed.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::with(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    }
+
+    /// 429: too often; come back after `retry_after` seconds.
+    pub fn rate_limited(detail: impl Into<String>, retry_after: u32) -> Self {
+        Self {
+            retry_after: Some(retry_after.max(1)),
+            ..Self::with(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+        }
+    }
+
+    /// 503: this node can't at the moment; a retry, here or at another node, may well work.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(1), ..Self::with(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail) }
+    }
+}
+
+/// A problem document (RFC 9457).
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub struct Document<'a> {
+    /// `about:blank`: the status says it all.
+    r#type: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// A sentence for people.
+    detail: &'a str,
+    /// The stable word for programs.
+    code: &'static str,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "the store refused");
+        Self::unavailable("the database of this node can't take the call at the moment")
+    }
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(error: rusqlite::Error) -> Self {
+        tracing::error!(%error, "a query failed");
+        Self::unavailable("the database of this node can't answer at the moment")
+    }
+}

@@ -1,0 +1,333 @@
+//! Writes: every call that changes something goes through [`Write::run`], which adds to the job's own rows
+//!
+//! - **idempotency**: with an `Idempotency-Key` the answer is kept for 24 hours, on every node; the same call again
+//!   gets it without running again, and another call under the same key is refused;
+//! - **durability**: `MyChat-Durability: regions=N` holds the answer back until nodes of N other regions have the
+//!   write;
+//! - the **cursor**: `MyChat-Cursor` says what a reader has to have seen to see the write.
+
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use mychat_replication::{
+    log::{Value, VersionVector},
+    store::{Batch, Migration},
+};
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+
+use super::{Caller, body::BodyHash, problem::Problem};
+use crate::{app::App, events::Cursor, keys::Keys, packed};
+
+/// The header that names what a write's reader must have seen.
+pub const CURSOR: HeaderName = HeaderName::from_static("mychat-cursor");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const DURABILITY: HeaderName = HeaderName::from_static("mychat-durability");
+
+/// The longest idempotency key.
+const MAX_KEY: usize = 255;
+/// How long an answer is kept, in milliseconds; a key's row also says on which day it was written.
+const KEEP_MILLIS: u64 = DAY_MILLIS;
+const DAY_MILLIS: u64 = 24 * 3600 * 1000;
+/// How long an answer waits for other regions.
+const REGIONS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The table of kept answers. Rows are keyed by day besides, so that an old key can be used anew and old rows can be
+/// erased by day.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    domain: "http",
+    number: 1,
+    sql: "
+        CREATE TABLE idempotency (key BLOB NOT NULL, day INTEGER NOT NULL, data BLOB, PRIMARY KEY (key, day))
+            STRICT, WITHOUT ROWID;
+        SELECT crsql_as_crr('idempotency');",
+}];
+
+/// An answer to a write, before it has its headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The JSON body.
+    pub body: Option<serde_json::Value>,
+}
+
+impl Reply {
+    /// An answer of any status.
+    #[must_use]
+    pub const fn new(status: StatusCode, body: Option<serde_json::Value>) -> Self {
+        Self { status, body }
+    }
+
+    /// 201 with what was made.
+    #[must_use]
+    pub const fn created(body: serde_json::Value) -> Self {
+        Self::new(StatusCode::CREATED, Some(body))
+    }
+
+    /// 200.
+    #[must_use]
+    pub const fn ok(body: serde_json::Value) -> Self {
+        Self::new(StatusCode::OK, Some(body))
+    }
+
+    /// 202: it will be done.
+    #[must_use]
+    pub const fn accepted(body: serde_json::Value) -> Self {
+        Self::new(StatusCode::ACCEPTED, Some(body))
+    }
+
+    /// 204.
+    #[must_use]
+    pub const fn no_content() -> Self {
+        Self::new(StatusCode::NO_CONTENT, None)
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        match self.body {
+            Some(body) => (self.status, axum::Json(body)).into_response(),
+            None => self.status.into_response(),
+        }
+    }
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The job's answer, or the first call's.
+    pub reply: Reply,
+    vector: Arc<VersionVector>,
+}
+
+impl Outcome {
+    /// The response, with the cursor in its header.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        with_cursor(self.reply, &self.vector)
+    }
+}
+
+/// The response to a write, with the cursor of what the node held after it.
+#[must_use]
+pub fn with_cursor(reply: Reply, vector: &VersionVector) -> Response {
+    let mut response = reply.into_response();
+    if let Ok(cursor) = HeaderValue::from_str(&Cursor::from(vector).to_string()) {
+        response.headers_mut().insert(CURSOR, cursor);
+    }
+    response
+}
+
+/// How a call wants to be written. Extract it before the [`super::Body`].
+#[derive(Debug, Clone)]
+pub struct Write(Result<Wish, Problem>);
+
+#[derive(Debug, Clone)]
+struct Wish {
+    key: Option<String>,
+    /// Nodes of how many other regions must have it.
+    regions: usize,
+    method: Method,
+    target: String,
+    body: BodyHash,
+}
+
+/// Never refuses by itself: whether the caller may call at all comes first, so a malformed header is reported by
+/// [`Write::run`].
+impl<S: Send + Sync> FromRequestParts<S> for Write {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let body = BodyHash::default();
+        parts.extensions.insert(body.clone());
+        Ok(Self(wish(parts, body)))
+    }
+}
+
+fn wish(parts: &Parts, body: BodyHash) -> Result<Wish, Problem> {
+    Ok(Wish {
+        key: key(&parts.headers)?,
+        regions: regions(&parts.headers)?,
+        method: parts.method.clone(),
+        target: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        body,
+    })
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Problem::invalid_header("Idempotency-Key must have 1 to 255 visible ASCII characters")),
+    }
+}
+
+fn regions(headers: &HeaderMap) -> Result<usize, Problem> {
+    let Some(value) = headers.get(DURABILITY) else { return Ok(0) };
+    let value = value.to_str().unwrap_or_default();
+    if value == "local" {
+        return Ok(0);
+    }
+    value
+        .strip_prefix("regions=")
+        .and_then(|number| number.parse().ok())
+        .filter(|number| (1..=64).contains(number))
+        .ok_or_else(|| {
+            Problem::invalid_header("MyChat-Durability must be: local, or regions=N with N from 1 to 64")
+        })
+}
+
+/// A kept answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// Of method, target and body.
+    call: [u8; 32],
+    at_millis: u64,
+    status: u16,
+    /// As JSON text: postcard can't read JSON's own types back.
+    body: Option<String>,
+}
+
+/// Where a call's answer is kept.
+struct Slot {
+    key: [u8; 32],
+    call: [u8; 32],
+}
+
+impl Slot {
+    fn of(wish: &Wish, caller: Option<&Caller>, keys: &Keys) -> Option<Self> {
+        let key = wish.key.as_ref()?;
+        let account = caller.map(|caller| caller.account.bytes());
+        let account = account.as_ref().map_or(&[][..], |bytes| bytes);
+        let body = wish.body.0.get().copied().unwrap_or_default();
+        Some(Self {
+            key: keys.fingerprint(&[b"key", account, key.as_bytes()]),
+            call: keys.fingerprint(&[
+                b"call",
+                wish.method.as_str().as_bytes(),
+                wish.target.as_bytes(),
+                &body,
+            ]),
+        })
+    }
+
+    /// The answer to the same call within the last day.
+    fn find(&self, db: &Connection, now_millis: u64) -> Result<Option<Reply>, Problem> {
+        let today = (now_millis / DAY_MILLIS).cast_signed();
+        for day in [today, today - 1] {
+            let data: Option<Option<Vec<u8>>> = db
+                .prepare_cached("SELECT data FROM idempotency WHERE key = ?1 AND day = ?2")?
+                .query_row((self.key.as_slice(), day), |row| row.get(0))
+                .optional()?;
+            let Some(kept) = data.flatten().and_then(|data| packed::decode::<Kept>(&data)) else { continue };
+            if now_millis.saturating_sub(kept.at_millis) > KEEP_MILLIS {
+                continue;
+            }
+            if kept.call != self.call {
+                return Err(Problem::with(
+                    StatusCode::CONFLICT,
+                    "idempotency_conflict",
+                    "this Idempotency-Key was used for another call",
+                ));
+            }
+            return Ok(Some(Reply {
+                status: StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK),
+                body: kept.body.and_then(|body| serde_json::from_str(&body).ok()),
+            }));
+        }
+        Ok(None)
+    }
+
+    fn keep(&self, batch: &mut Batch<'_>, reply: &Reply, now_millis: u64) {
+        let kept = Kept {
+            call: self.call,
+            at_millis: now_millis,
+            status: reply.status.as_u16(),
+            body: reply.body.as_ref().map(ToString::to_string),
+        };
+        let key =
+            vec![Value::Blob(self.key.to_vec()), Value::Integer((now_millis / DAY_MILLIS).cast_signed())];
+        batch.insert("idempotency", key, packed::encode(&kept));
+    }
+}
+
+impl Write {
+    /// Runs the job in one transaction and answers with what it returned, once that is as durable as asked for.
+    ///
+    /// # Errors
+    /// The job's; 400 for malformed headers; 409 `idempotency_conflict`; 503 when too few regions have it in time.
+    pub async fn run(
+        self,
+        app: &App,
+        caller: Option<&Caller>,
+        job: impl FnOnce(&mut Batch<'_>) -> Result<Reply, Problem> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        self.outcome(app, caller, job).await.map(Outcome::into_response)
+    }
+
+    /// [`Write::run`] for handlers that have to add to the answer what must not be kept, such as tokens.
+    ///
+    /// # Errors
+    /// As [`Write::run`].
+    pub async fn outcome(
+        self,
+        app: &App,
+        caller: Option<&Caller>,
+        job: impl FnOnce(&mut Batch<'_>) -> Result<Reply, Problem> + Send + 'static,
+    ) -> Result<Outcome, Problem> {
+        let wish = self.0?;
+        let slot = Slot::of(&wish, caller, &app.keys);
+        let written = app
+            .store
+            .write(move |batch| {
+                let Some(slot) = slot else { return job(batch) };
+                let now = batch.stamp().millis();
+                if let Some(first) = slot.find(batch.connection(), now)? {
+                    return Ok(first);
+                }
+                let reply = job(batch)?;
+                slot.keep(batch, &reply, now);
+                Ok(reply)
+            })
+            .await?;
+        if wish.regions > 0 {
+            await_regions(app, &written.vector, wish.regions).await?;
+        }
+        Ok(Outcome { reply: written.value, vector: written.vector })
+    }
+}
+
+/// Waits until nodes of `wanted` other regions have all that this node has just committed.
+async fn await_regions(app: &App, vector: &VersionVector, wanted: usize) -> Result<(), Problem> {
+    let too_few = || {
+        Problem::unavailable(
+            "too few other regions confirmed the write in time; it is kept here and goes on to them",
+        )
+    };
+    let heads = app.heads().ok_or_else(too_few)?;
+    // Only this site's part counts: the rest of the vector is other nodes' writes.
+    let site = app.store.site();
+    let version = vector.get(site);
+    let mut changes = heads.changes();
+    let enough = async {
+        loop {
+            let peers = app.mesh.as_ref().map(|mesh| mesh.peers()).unwrap_or_default();
+            let regions: BTreeSet<String> = peers
+                .into_iter()
+                .filter(|peer| peer.region != app.config.region)
+                .filter(|peer| heads.of(peer.node).is_some_and(|held| held.get(site) >= version))
+                .map(|peer| peer.region)
+                .collect();
+            if regions.len() >= wanted {
+                return Ok(());
+            }
+            changes.changed().await.map_err(|_| too_few())?;
+        }
+    };
+    tokio::time::timeout(REGIONS_PATIENCE, enough).await.map_err(|_| too_few())?
+}

@@ -1,0 +1,230 @@
+//! [`Node`]: a running node. Opens the database, joins the other nodes, serves HTTP, and goes out of service cleanly.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use mychat_replication::{
+    mesh::MeshError,
+    store::{OpenError, Store},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::{
+    app::App,
+    cluster::{Cluster, Joining},
+    config::{Limits, Listen, NodeConfig},
+    derive::{Derived, schema},
+    http,
+};
+
+/// The database's file in the data folder.
+const DATABASE: &str = "mychat.db";
+/// How long a connection may take to send the head of a call, idle time before it included.
+const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// The pause after the system could not give a connection, which goes on for as long as it is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The largest head of a call, and what is read ahead of a body, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The HTTP address can't be used.
+    #[error("cannot serve HTTP at {at}: {source}")]
+    Http {
+        /// The address.
+        at: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The other nodes can't be joined.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The configuration has been used for another node.
+    #[error("the configuration has no HTTP address left: it starts one node only")]
+    Used,
+}
+
+/// A running node.
+pub struct Node {
+    app: App,
+    http: SocketAddr,
+    /// No new calls.
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    /// None when it runs alone.
+    cluster: Option<Cluster>,
+}
+
+impl Node {
+    /// Starts a node; when it returns, calls are answered.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        // Before the first metric is recorded, or it is lost.
+        http::node_info::recorder();
+        let listener = bind(&config).await?;
+        let http =
+            listener.local_addr().map_err(|source| StartError::Http { at: "its address".into(), source })?;
+        let path = config.data.join(DATABASE);
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived)))
+            .await
+            .map_err(|error| StartError::Http { at: http.to_string(), source: error.into() })??;
+
+        let mesh = config.mesh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let joining = match mesh {
+            Some(mesh) => Some(Joining::start(mesh, &store).await?),
+            None => None,
+        };
+        let app = App::new(store, Arc::new(config), joining.as_ref().map(Joining::mesh));
+        // With others it depends on what they say.
+        app.condition.set_ready(joining.is_none());
+        let cluster = joining.map(|joining| joining.join(&app));
+
+        let stop = CancellationToken::new();
+        let serving =
+            tokio::spawn(serve(listener, http::router(app.clone()), app.config.limits, stop.clone()));
+        tracing::info!(node = %app.node(), region = app.config.region, %http, url = app.config.public_url, "the node serves");
+        Ok(Self { app, http, stop, serving, cluster })
+    }
+
+    /// The node's parts.
+    #[must_use]
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub const fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Goes out of service: says so, lets calls that are under way end, for [`Limits::drain`] at most, and closes the
+    /// database.
+    pub async fn shutdown(self) {
+        self.app.condition.drain();
+        self.app.events.end_all("draining", &self.app.alternatives());
+        self.stop.cancel();
+        if self.serving.await.is_err() {
+            tracing::error!("the HTTP server had failed");
+        }
+        if let Some(cluster) = self.cluster {
+            cluster.leave().await;
+        }
+        self.app.store.close().await;
+        tracing::info!(node = %self.app.node(), "the node has stopped");
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.app.node()).field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+async fn bind(config: &NodeConfig) -> Result<TcpListener, StartError> {
+    let listen = config.http.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StartError::Used)?;
+    match listen {
+        Listen::Address(at) => {
+            TcpListener::bind(at).await.map_err(|source| StartError::Http { at: at.to_string(), source })
+        }
+        Listen::Socket(socket) => socket
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(socket))
+            .map_err(|source| StartError::Http { at: "the given socket".into(), source }),
+    }
+}
+
+/// Takes connections until `stop`, then waits for what is under way.
+async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let (graceful, kill) = (GracefulShutdown::new(), CancellationToken::new());
+    let server = Arc::new(server());
+    while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |mut call: hyper::Request<hyper::body::Incoming>| {
+            call.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().call(call)
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let (connection, kill) = (graceful.watch(connection), kill.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    // Clients go away and send what is no HTTP: nothing to do about either.
+                    tracing::debug!(%peer, %error, "a connection broke");
+                },
+                () = kill.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some calls did not end in time and are cut off");
+    }
+    kill.cancel();
+}
+
+/// The next connection; none once the node stops. While all places are taken, clients wait in the system's queue.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let next = async {
+        let place = Arc::clone(places).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Small events must not wait for more to come.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%peer, %error, "a connection was gone at once");
+                    }
+                    return Some((stream, peer, place));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        next = next => next,
+        () = stop.cancelled() => None,
+    }
+}
+
+/// HTTP/1.1 and HTTP/2 on one port, with bounds on what a client can make it hold.
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(MAX_HEAD);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_concurrent_streams(128)
+        .max_header_list_size(MAX_HEAD as u32);
+    server
+}

@@ -1,0 +1,81 @@
+// What has been read: which space is being watched right now, its read mark on the server, and the counts of the others.
+
+import { spaces as api } from '../api.js';
+import { store } from './store.js';
+
+const PAUSE_MS = 700;
+
+/** @type {string|null} The space whose end is on the screen, on a page that is in front. */
+let watched = null;
+/** @type {Map<string, string>} By space: the message up to which the server knows that we have read. */
+const marked = new Map();
+/** @type {Map<string, ReturnType<typeof setTimeout>>} */
+const timers = new Map();
+
+/** @param {string} space */
+export const isWatched = (space) => watched === space && !document.hidden;
+
+/** Said by the timeline on the screen. @param {string|null} space */
+export function watch(space) {
+  watched = space;
+  if (space && isWatched(space)) markRead(space);
+}
+
+/** Everything held of a space has been seen. @param {string} id */
+export function markRead(id) {
+  const space = store.spaces.get(id);
+  const newest = store.timelines.get(id)?.items.at(-1)?.id;
+  if (!space || !newest) return;
+  if (space.unread > 0) {
+    store.spaces.set(id, { ...space, unread: 0 });
+    store.changed('spaces', id);
+  }
+  if (newest <= (marked.get(id) ?? '') || timers.has(id)) return;
+  timers.set(id, setTimeout(() => tellServer(id), PAUSE_MS));
+}
+
+/** @param {string} id */
+async function tellServer(id) {
+  const newest = store.timelines.get(id)?.items.at(-1)?.id;
+  try {
+    if (store.me && newest) {
+      await api.read(id, newest);
+      marked.set(id, newest);
+    }
+  } catch {
+    // The next message, or the next look at this space, tries again.
+  } finally {
+    timers.delete(id);
+  }
+  const later = store.timelines.get(id)?.items.at(-1)?.id;
+  if (isWatched(id) && later && newest && later > newest) markRead(id);
+}
+
+/**
+ * Another window of ours, or another device, has read up to here.
+ * @param {string} id
+ * @param {string} message
+ * @param {unknown} unread What the server counts as left, if it says so.
+ */
+export function readElsewhere(id, message, unread) {
+  const space = store.spaces.get(id);
+  if (message > (marked.get(id) ?? '')) marked.set(id, message);
+  if (!space || space.unread === 0) return;
+  const items = store.timelines.get(id)?.items;
+  if (typeof unread === 'number') {
+    store.spaces.set(id, { ...space, unread });
+  } else if (space.last && message >= space.last) {
+    store.spaces.set(id, { ...space, unread: 0 });
+  } else if (items && items.length > 0) {
+    const left = items.filter((item) => item.id > message && item.author !== store.me?.id && !item.deleted);
+    store.spaces.set(id, { ...space, unread: Math.min(space.unread, left.length) });
+  }
+  store.changed('spaces', id);
+}
+
+export function forgetReading() {
+  watched = null;
+  marked.clear();
+  for (const timer of timers.values()) clearTimeout(timer);
+  timers.clear();
+}

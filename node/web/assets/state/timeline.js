@@ -1,0 +1,194 @@
+// The messages of each space: reading history page by page, and taking in what events bring. Items are kept in the order of
+// their ids, which is the order of sending in the whole cluster, so a message that arrives late from afar finds its place.
+
+import { asMessage, messages as api } from '../api.js';
+import { explain } from '../net/problem.js';
+import { toast, store } from './store.js';
+
+/** @typedef {import('../types.js').Message} Message */
+/** @typedef {import('../types.js').Timeline} Timeline */
+
+const PAGE = 50;
+const PAGE_MAX = 200;
+/** How far back a jump to an old message pages before it gives up. */
+const JUMP_PAGES = 25;
+
+/** @param {string} space @returns {Timeline} */
+export function timelineOf(space) {
+  let timeline = store.timelines.get(space);
+  if (!timeline) {
+    timeline = { items: [], older: null, state: 'empty', paging: false, problem: '', newFrom: null };
+    store.timelines.set(space, timeline);
+  }
+  return timeline;
+}
+
+/**
+ * Reads the newest page. What was held stays if the page reaches it; else there is a gap, and it goes.
+ * @param {string} space
+ */
+export async function loadNewest(space) {
+  const timeline = timelineOf(space);
+  if (timeline.state === 'loading') return;
+  const first = timeline.state !== 'ready';
+  timeline.state = first ? 'loading' : 'ready';
+  store.changed('timeline', space);
+  try {
+    // All that is unread, where that is not too much, so that its beginning can be shown.
+    const unread = store.spaces.get(space)?.unread ?? 0;
+    const page = await api.history(space, null, Math.min(PAGE_MAX, Math.max(PAGE, unread + 10)));
+    if (store.timelines.get(space) !== timeline) return;
+    const held = new Set(timeline.items.map((item) => item.id));
+    const meets = first || page.next === null || page.items.some((item) => held.has(item.id));
+    if (!meets) timeline.items = [];
+    if (!meets || first) timeline.older = page.next;
+    for (const item of page.items) insert(timeline, item);
+    timeline.state = 'ready';
+    if (first) timeline.newFrom = firstUnread(timeline, unread);
+  } catch (error) {
+    if (store.timelines.get(space) !== timeline) return;
+    if (first) {
+      timeline.state = 'failed';
+      timeline.problem = explain(error);
+    }
+  }
+  store.changed('timeline', space);
+}
+
+/**
+ * Reads the page before the oldest held.
+ * @param {string} space
+ * @param {number} [limit]
+ */
+export async function loadOlder(space, limit = PAGE) {
+  const timeline = timelineOf(space);
+  if (timeline.paging || !timeline.older || timeline.state !== 'ready') return;
+  timeline.paging = true;
+  store.changed('timeline', space);
+  try {
+    const page = await api.history(space, timeline.older, limit);
+    if (store.timelines.get(space) !== timeline) return;
+    for (const item of page.items) insert(timeline, item);
+    timeline.older = page.items.length > 0 ? page.next : null;
+  } catch (error) {
+    toast(explain(error));
+  } finally {
+    timeline.paging = false;
+    store.changed('timeline', space);
+  }
+}
+
+/**
+ * Reads back until a message is held. Resolves to whether it is.
+ * @param {string} space
+ * @param {string} message
+ */
+export async function reach(space, message) {
+  const timeline = timelineOf(space);
+  const held = () => timeline.items.some((item) => item.id === message);
+  for (let pages = 0; pages < JUMP_PAGES && !held() && timeline.older; pages++) {
+    const before = timeline.older;
+    await loadOlder(space, PAGE_MAX);
+    if (timeline.older === before) break;
+  }
+  return held();
+}
+
+/** Drops what is held of every space but the open one, which is read again: after a gap in the events. */
+export async function reread() {
+  for (const id of [...store.timelines.keys()]) if (id !== store.open) store.timelines.delete(id);
+  if (store.open && store.timelines.has(store.open)) await loadNewest(store.open);
+}
+
+/**
+ * Takes in a message, new or changed. Messages older than the part of the history that is held are left to paging.
+ * @param {any} raw
+ */
+export function putMessage(raw) {
+  const message = asMessage(raw);
+  settle(message);
+  const timeline = store.timelines.get(message.space);
+  if (!timeline || (timeline.state !== 'ready' && timeline.state !== 'loading')) return;
+  const oldest = timeline.items[0];
+  if (timeline.older && oldest && message.id < oldest.id) return;
+  insert(timeline, message);
+  store.changed('timeline', message.space);
+}
+
+/** A message of ours that has come back is not pending any more. @param {Message} message */
+function settle(message) {
+  if (!message.client_id || message.author !== store.me?.id) return;
+  const pending = store.outbox.get(message.space);
+  const index = pending?.findIndex((item) => item.client_id === message.client_id) ?? -1;
+  if (pending && index >= 0) {
+    pending.splice(index, 1);
+    store.changed('timeline', message.space);
+  }
+}
+
+/**
+ * @param {string} space
+ * @param {string} id
+ * @param {(message: Message) => Message} change
+ */
+export function changeMessage(space, id, change) {
+  const timeline = store.timelines.get(space);
+  const index = timeline?.items.findIndex((item) => item.id === id) ?? -1;
+  const item = timeline?.items[index];
+  if (!timeline || !item) return;
+  timeline.items[index] = change(item);
+  store.changed('timeline', space);
+}
+
+/**
+ * Takes out copies of a message that turned out to be one, sent to two nodes.
+ * @param {string} space
+ * @param {string[]} ids
+ */
+export function forgetMessages(space, ids) {
+  const timeline = store.timelines.get(space);
+  if (!timeline) return;
+  timeline.items = timeline.items.filter((item) => !ids.includes(item.id));
+  store.changed('timeline', space);
+}
+
+/** @param {string} space @param {string} id */
+export const buryMessage = (space, id) =>
+  changeMessage(space, id, (item) => ({ ...item, deleted: true, body: '', html: '', reactions: {} }));
+
+/**
+ * @param {string} space @param {string} id @param {string} emoji @param {string} account @param {boolean} on
+ */
+export function changeReaction(space, id, emoji, account, on) {
+  changeMessage(space, id, (item) => {
+    const accounts = (item.reactions[emoji] ?? []).filter((other) => other !== account);
+    if (on) accounts.push(account);
+    const reactions = { ...item.reactions, [emoji]: accounts };
+    if (accounts.length === 0) delete reactions[emoji];
+    return { ...item, reactions };
+  });
+}
+
+/** @param {Timeline} timeline @param {Message} message */
+function insert(timeline, message) {
+  const { items } = timeline;
+  let at = items.length;
+  while (at > 0 && /** @type {Message} */ (items[at - 1]).id > message.id) at--;
+  const before = items[at - 1];
+  if (before?.id !== message.id) items.splice(at, 0, message);
+  // An old copy must not undo a deletion that we already know of.
+  else if (!before.deleted || message.deleted) items[at - 1] = message;
+}
+
+/** @param {Timeline} timeline @param {number} unread */
+function firstUnread(timeline, unread) {
+  let left = unread;
+  let found = null;
+  for (let at = timeline.items.length - 1; at >= 0 && left > 0; at--) {
+    const item = /** @type {Message} */ (timeline.items[at]);
+    if (item.author === store.me?.id || item.deleted) continue;
+    found = item.id;
+    left -= 1;
+  }
+  return found;
+}
