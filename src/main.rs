@@ -1,0 +1,112 @@
+//! The `mychat` program: its commands, and the settings of each.
+//!
+//! The servers themselves are the crates below: `mychat_node` (the chat server), `mychat_router` (where a client should
+//! go) and `mychat_sim` (latency and faults). Here they are put together: [`dev`] runs all of them in one process,
+//! [`node`] and [`router`] one each; [`cluster`] and [`admin`] talk to running ones. [`settings`] says how a file,
+//! the environment and flags make one set of settings.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cluster;
+mod dev;
+mod logging;
+mod node;
+mod router;
+mod settings;
+mod stopping;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Chat from identical nodes in many regions.
+///
+/// Every node takes writes at once, holds everything, and passes it on; a client talks to the nearest one and moves to
+/// another without a gap. Start with `mychat dev`.
+#[derive(Debug, Parser)]
+#[command(name = "mychat", version, propagate_version = true)]
+struct Program {
+    /// A TOML file with the settings of dev, node and router, each in a section of its name. Environment variables
+    /// count more than the file, and flags more than both.
+    #[arg(long, global = true, env = "MYCHAT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// What is logged to stderr: a level, or directives such as info,mychat_node=debug.
+    #[arg(long, global = true, env = "MYCHAT_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+
+    /// How it is logged.
+    #[arg(long, global = true, env = "MYCHAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: logging::Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole cluster in this process: a router and a node per region, with the delays of the real world between
+    /// them
+    Dev(dev::DevArgs),
+    /// Run one node
+    Node(node::NodeArgs),
+    /// Run the geo router
+    Router(router::RouterArgs),
+    /// Make a cluster's key, look at a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Measure and simulate
+    #[command(subcommand)]
+    Sim(mychat_sim::SimCommand),
+    /// Operate a cluster
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    if let Err(error) = logging::start(&program.log, program.log_format) {
+        eprintln!("mychat: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mychat: the runtime can't start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(program));
+    // A task that blocks must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, with all causes.
+            eprintln!("mychat: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(program: Program) -> anyhow::Result<()> {
+    let file = settings::File::read(program.config.as_deref())?;
+    match program.command {
+        Command::Dev(args) => dev::run(args.over(file.dev)).await,
+        Command::Node(args) => node::run(args.over(file.node)).await,
+        Command::Router(args) => router::run(args.over(file.router)).await,
+        Command::Cluster(command) => cluster::run(command).await,
+        Command::Sim(command) => mychat_sim::run(command).await,
+        Command::Admin(command) => admin::run(command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        super::Program::command().debug_assert();
+    }
+}

@@ -1,0 +1,167 @@
+//! `mychat node`: one node of a cluster.
+
+use std::{
+    collections::HashSet,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::Args;
+use mychat_node::{Listen, Node, NodeConfig};
+use mychat_replication::{NodeId, Role, cluster::ClusterKey, mesh::MeshConfig};
+use serde::Deserialize;
+
+use crate::{
+    settings::{layers, required},
+    stopping,
+};
+
+/// The settings of a node.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[command(after_help = "Example of a second node that joins through the first:
+  mychat node --region iad --http 0.0.0.0:8080 --mesh 0.0.0.0:4000 --public-url https://iad.chat.example \\
+    --data /var/lib/mychat --peer fra.internal:4000 --cluster-key cluster.key")]
+pub struct NodeArgs {
+    /// The region that the node is in, such as fra: a short name, best one of the router's map.
+    #[arg(long, env = "MYCHAT_REGION")]
+    pub region: Option<String>,
+    /// The address for HTTP.
+    #[arg(long, env = "MYCHAT_HTTP", value_name = "ADDR")]
+    pub http: Option<String>,
+    /// The address for the other nodes (UDP).
+    #[arg(long, env = "MYCHAT_MESH", value_name = "ADDR")]
+    pub mesh: Option<String>,
+    /// The address at which the other nodes reach --mesh, where that is another.
+    #[arg(long, env = "MYCHAT_MESH_PUBLIC", value_name = "ADDR")]
+    pub mesh_public: Option<String>,
+    /// The URL at which clients reach the node.
+    #[arg(long, env = "MYCHAT_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// The folder for the database; made if it is not there.
+    #[arg(long, env = "MYCHAT_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Members of the cluster to join through, as host:port; any of them will do. The first node of a cluster needs
+    /// none.
+    #[arg(long, env = "MYCHAT_PEER", value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
+    pub peer: Vec<String>,
+    /// The file with the cluster's key (`mychat cluster key > FILE`).
+    #[arg(long, env = "MYCHAT_CLUSTER_KEY", value_name = "FILE")]
+    pub cluster_key: Option<PathBuf>,
+    /// The domain of the session cookie, when all nodes share one: a browser then stays signed in at each of them.
+    #[arg(long, env = "MYCHAT_COOKIE_DOMAIN", value_name = "DOMAIN")]
+    pub cookie_domain: Option<String>,
+}
+
+layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain } lists { peer } switches {});
+
+/// Runs a node until it is asked to stop.
+pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
+    let node = Node::start(config(args)?).await?;
+    stopping::asked().await?;
+    tracing::info!("stopping: clients are sent elsewhere and the peers get what they lack");
+    node.shutdown().await;
+    Ok(())
+}
+
+fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
+    let region = required(args.region, "--region", "MYCHAT_REGION")?;
+    check_region(&region)?;
+    let http = address("--http", &required(args.http, "--http", "MYCHAT_HTTP")?)?;
+    let bind = address("--mesh", &required(args.mesh, "--mesh", "MYCHAT_MESH")?)?;
+    let advertise = args.mesh_public.map(|text| address("--mesh-public", &text)).transpose()?;
+    let public_url = required(args.public_url, "--public-url", "MYCHAT_PUBLIC_URL")?;
+    check_url("--public-url", &public_url)?;
+    let data = required(args.data, "--data", "MYCHAT_DATA")?;
+    let key = read_key(&required(args.cluster_key, "--cluster-key", "MYCHAT_CLUSTER_KEY")?)?;
+    check_peers(&args.peer)?;
+    let mut config = NodeConfig::new(&region, Listen::Address(http), &public_url, data, key.clone());
+    config.cookie_domain = args.cookie_domain;
+    config.mesh = Some(MeshConfig {
+        // The node's own, once its database is open.
+        node: NodeId([0; 16]),
+        role: Role::Node,
+        region,
+        bind,
+        advertise,
+        seeds: args.peer,
+        key,
+        wrap_socket: None,
+    })
+    .into();
+    Ok(config)
+}
+
+/// An address to bind, or to be reached at.
+pub fn address(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("{flag} {text}: not an address (host:port)"))
+}
+
+/// Refuses what is no region's name.
+pub fn check_region(region: &str) -> anyhow::Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    anyhow::ensure!(
+        (1..=32).contains(&region.len()) && region.chars().all(plain),
+        "--region {region:?}: a region is 1 to 32 of a-z, 0-9 and -"
+    );
+    Ok(())
+}
+
+/// Refuses what is no URL of a server.
+pub fn check_url(flag: &str, url: &str) -> anyhow::Result<()> {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let sound = host.is_some_and(|host| {
+        let host = host.trim_end_matches('/');
+        !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
+    });
+    anyhow::ensure!(sound, "{flag} {url}: not a URL of the form http(s)://host[:port]");
+    Ok(())
+}
+
+/// Refuses peers that are no `host:port`; their names are resolved later, again and again.
+pub fn check_peers(peers: &[String]) -> anyhow::Result<()> {
+    let mut seen = HashSet::new();
+    for peer in peers {
+        let sound = peer.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        anyhow::ensure!(sound, "--peer {peer}: not an address (host:port)");
+        anyhow::ensure!(seen.insert(peer), "--peer {peer}: named twice");
+    }
+    Ok(())
+}
+
+/// Reads the file with the cluster's key.
+pub fn read_key(file: &std::path::Path) -> anyhow::Result<ClusterKey> {
+    ClusterKey::read(file).with_context(|| format!("--cluster-key {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_settings_are_named() {
+        for (wrong, name) in [
+            (check_region("Frankfurt!").err(), "--region"),
+            (check_url("--public-url", "chat.example").err(), "--public-url"),
+            (check_url("--public-url", "https://").err(), "--public-url"),
+            (check_peers(&["nowhere".into()]).err(), "--peer"),
+            (check_peers(&["a:1".into(), "a:1".into()]).err(), "twice"),
+            (address("--http", "8080").err(), "--http"),
+        ] {
+            let error = wrong.expect("it is refused").to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(check_url("--public-url", "http://127.0.0.1:8081").is_ok());
+        assert!(check_peers(&["[::1]:4000".into(), "fra.internal:4000".into()]).is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = config(NodeArgs::default()).expect_err("nothing is set").to_string();
+        assert!(error.contains("--region") && error.contains("MYCHAT_REGION"), "{error}");
+    }
+}
