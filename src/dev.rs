@@ -55,7 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Runs the cluster until it is asked to stop.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let plan = Plan::new(&args)?;
-    let wan = if args.no_delay { None } else { Some(Wan::new().context("the emulated network can't start")?) };
+    let wan =
+        if args.no_delay { None } else { Some(Wan::new().context("the emulated network can't start")?) };
     let mut nodes = Vec::new();
     for place in &plan.places {
         let node = Node::start(plan.node(place, wan.as_ref())).await;
@@ -124,7 +125,12 @@ async fn ready(nodes: &[Node], router: &Router) {
         }
         if !told && started.elapsed() > PATIENCE {
             told = true;
-            tracing::warn!(serving, known, of = nodes.len(), "still waiting for the nodes to find each other");
+            tracing::warn!(
+                serving,
+                known,
+                of = nodes.len(),
+                "still waiting for the nodes to find each other"
+            );
         }
     }
 }
@@ -159,7 +165,10 @@ impl Plan {
                 geo::regions().iter().map(|region| region.code).collect::<Vec<_>>().join(", ")
             );
         }
-        ensure!(regions.iter().collect::<BTreeSet<_>>().len() == regions.len(), "--regions: each region once");
+        ensure!(
+            regions.iter().collect::<BTreeSet<_>>().len() == regions.len(),
+            "--regions: each region once"
+        );
         let port = args.port.unwrap_or(8080);
         ensure!(
             usize::from(port) + regions.len() <= usize::from(u16::MAX),
@@ -173,7 +182,11 @@ impl Plan {
             .into_iter()
             .zip(1..)
             .map(|(region, at)| {
-                let (http, mesh) = if port == 0 { (local(0), local(free_port()?)) } else { (local(port + at), local(port + at)) };
+                let (http, mesh) = if port == 0 {
+                    (local(0), local(free_port()?))
+                } else {
+                    (local(port + at), local(port + at))
+                };
                 Ok(Place { region, http, mesh })
             })
             .collect::<anyhow::Result<_>>()?;
@@ -213,7 +226,11 @@ impl Plan {
             node: NodeId::random(),
             role: Role::Router,
             region: region.to_owned(),
-            bind: if self.router.port() == 0 { self.router } else { SocketAddr::from((Ipv4Addr::LOCALHOST, self.router.port())) },
+            bind: if self.router.port() == 0 {
+                self.router
+            } else {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, self.router.port()))
+            },
             advertise: None,
             seeds: self.seeds(None),
             key: self.key.clone(),
@@ -251,8 +268,13 @@ impl Plan {
                     Some(format!("{} {:.0} ms", other.region, delay.as_secs_f64() * 1000.0))
                 })
                 .collect();
-            let away = if delays.is_empty() { String::new() } else { format!(", one way to {}", delays.join(", ")) };
-            table.add_row(vec![place.region.clone(), format!("http://{}", node.http_addr()), format!("{city}{away}")]);
+            let away =
+                if delays.is_empty() { String::new() } else { format!(", one way to {}", delays.join(", ")) };
+            table.add_row(vec![
+                place.region.clone(),
+                format!("http://{}", node.http_addr()),
+                format!("{city}{away}"),
+            ]);
         }
         format!(
             "MyChat is ready.\n{table}\nOpen two of the nodes in two browsers. Data: {}. Ctrl-C stops.",
@@ -271,8 +293,12 @@ fn key(data: &Path) -> anyhow::Result<ClusterKey> {
     let failed = || format!("--data {}: can't be written", data.display());
     std::fs::create_dir_all(data).with_context(failed)?;
     let key = ClusterKey::generate();
-    let mut written =
-        std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&file).with_context(failed)?;
+    let mut written = std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&file)
+        .with_context(failed)?;
     writeln!(written, "{}", key.to_text()).with_context(failed)?;
     Ok(key)
 }
@@ -296,14 +322,18 @@ mod tests {
     fn the_ports_follow_the_routers() {
         let plan = plan(DevArgs::default()).expect("the defaults are sound");
         assert_eq!(plan.router.port(), 8080);
-        let ports: Vec<_> = plan.places.iter().map(|place| (place.region.as_str(), place.http.port())).collect();
+        let ports: Vec<_> =
+            plan.places.iter().map(|place| (place.region.as_str(), place.http.port())).collect();
         assert_eq!(ports, [("fra", 8081), ("iad", 8082), ("syd", 8083)]);
         assert_eq!(plan.seeds(plan.places.first()), ["127.0.0.1:8082", "127.0.0.1:8083"]);
     }
 
     #[test]
     fn wrong_regions_and_ports_are_named() {
-        let regions = |list: &[&str]| DevArgs { regions: list.iter().map(|r| (*r).to_owned()).collect(), ..DevArgs::default() };
+        let regions = |list: &[&str]| DevArgs {
+            regions: list.iter().map(|r| (*r).to_owned()).collect(),
+            ..DevArgs::default()
+        };
         for (args, word) in [
             (regions(&["fra", "atlantis"]), "atlantis"),
             (regions(&["fra", "fra"]), "once"),

@@ -126,7 +126,8 @@ pub fn check_url(flag: &str, url: &str) -> anyhow::Result<()> {
 pub fn check_peers(peers: &[String]) -> anyhow::Result<()> {
     let mut seen = HashSet::new();
     for peer in peers {
-        let sound = peer.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let sound =
+            peer.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         anyhow::ensure!(sound, "--peer {peer}: not an address (host:port)");
         anyhow::ensure!(seen.insert(peer), "--peer {peer}: named twice");
     }

@@ -60,7 +60,10 @@ pub async fn run(args: RouterArgs) -> anyhow::Result<()> {
     let bind = address("--mesh", &required(args.mesh, "--mesh", "MYCHAT_MESH")?)?;
     let advertise = args.mesh_public.map(|text| address("--mesh-public", &text)).transpose()?;
     let key = read_key(&required(args.cluster_key, "--cluster-key", "MYCHAT_CLUSTER_KEY")?)?;
-    anyhow::ensure!(!args.peer.is_empty(), "--peer is missing: a router needs at least one member to join through");
+    anyhow::ensure!(
+        !args.peer.is_empty(),
+        "--peer is missing: a router needs at least one member to join through"
+    );
     check_peers(&args.peer)?;
     if let Some(url) = &args.public_url {
         check_url("--public-url", url)?;
@@ -90,7 +93,11 @@ pub struct Router {
 
 impl Router {
     /// Joins the mesh and serves. Without a public URL its own address is told to the nodes.
-    pub async fn start(config: RouterConfig, mesh: MeshConfig, public_url: Option<String>) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: RouterConfig,
+        mesh: MeshConfig,
+        public_url: Option<String>,
+    ) -> anyhow::Result<Self> {
         let (mesh, events) = Mesh::start(mesh).await?;
         tokio::spawn(drain(events));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn an_unknown_setting_is_named() {
-        let error = toml::from_str::<File>("[node]\nregoin = \"fra\"").expect_err("a typing error").to_string();
+        let error =
+            toml::from_str::<File>("[node]\nregoin = \"fra\"").expect_err("a typing error").to_string();
         assert!(error.contains("regoin"), "{error}");
     }
 }

@@ -4,8 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for the first signal. From then on a second one ends the process without further ado.
 pub async fn asked() -> anyhow::Result<()> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

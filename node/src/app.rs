@@ -129,7 +129,8 @@ impl App {
     #[must_use]
     pub fn alternatives(&self) -> Vec<String> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
-        let says = |entry: &Entry, fact: &str, value: &str| entry.facts.get(fact).is_some_and(|said| said == value);
+        let says =
+            |entry: &Entry, fact: &str, value: &str| entry.facts.get(fact).is_some_and(|said| said == value);
         mesh.directory()
             .entries()
             .iter()

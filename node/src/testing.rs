@@ -102,6 +102,22 @@ impl TestNode {
         }
     }
 
+    /// Opens an event stream.
+    pub async fn stream(
+        &self,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+    ) -> axum::response::Response {
+        let mut request =
+            Request::builder().uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        self.router.clone().oneshot(request).await.expect("a router can't fail")
+    }
+
     /// Sends a call with a token and a JSON body, where given.
     pub async fn call(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
         self.call_with(method, path, token, body, &[]).await

@@ -26,8 +26,15 @@ struct Node {
 }
 
 impl Node {
-    async fn start(folder: &Path, name: &str, key: &ClusterKey, bind: SocketAddr, seeds: &[SocketAddr]) -> Self {
-        let store = Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(DeriveNothing)).expect("opens");
+    async fn start(
+        folder: &Path,
+        name: &str,
+        key: &ClusterKey,
+        bind: SocketAddr,
+        seeds: &[SocketAddr],
+    ) -> Self {
+        let store =
+            Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(DeriveNothing)).expect("opens");
         let config = MeshConfig {
             node: store.node(),
             role: Role::Node,
@@ -64,7 +71,11 @@ impl Node {
     }
 
     async fn holds(&self, vector: &VersionVector) {
-        assert!(self.store.wait_for(vector, DEADLINE).await, "{:?} lacks some of {vector:?}", self.store.vector());
+        assert!(
+            self.store.wait_for(vector, DEADLINE).await,
+            "{:?} lacks some of {vector:?}",
+            self.store.vector()
+        );
     }
 
     /// Ends without a word to the others, like a crash of the process.

@@ -29,11 +29,13 @@ const TRIES: u32 = 6;
 
 /// What to import and where.
 #[derive(Debug, Args)]
-#[command(after_help = "Speakers become accounts that nobody can sign in to; their lines become messages with their times.
+#[command(
+    after_help = "Speakers become accounts that nobody can sign in to; their lines become messages with their times.
 The same command again resumes an import that broke off.
 
 Example, while `mychat dev` runs:
-  mychat admin import --irc 2004-12-25.log 2005-06-16.log --space ubuntu")]
+  mychat admin import --irc 2004-12-25.log 2005-06-16.log --space ubuntu"
+)]
 pub struct ImportArgs {
     /// Logs of one day each, named YYYY-MM-DD.log.
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -117,9 +119,9 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
         irc::open(file, None)?;
         size += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
     }
-    let bar = ProgressBar::new(size).with_style(
-        ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes}/{total_bytes}  {msg}  {eta} left")?,
-    );
+    let bar = ProgressBar::new(size).with_style(ProgressStyle::with_template(
+        "{wide_bar} {percent:>3} %  {bytes}/{total_bytes}  {msg}  {eta} left",
+    )?);
     let mut summary = Summary::default();
     for file in &args.irc {
         bar.set_message(name_of(file));
@@ -197,7 +199,8 @@ impl Importer {
                 }
                 Ok(response) => {
                     let status = response.status();
-                    let detail = response.json::<Problem>().await.map(|problem| problem.detail).unwrap_or_default();
+                    let detail =
+                        response.json::<Problem>().await.map(|problem| problem.detail).unwrap_or_default();
                     bail!("{} refuses: {status}: {detail}", self.node);
                 }
                 Err(error) => anyhow::Error::new(error).context(format!("{} does not answer", self.node)),
@@ -212,7 +215,14 @@ impl Importer {
     }
 }
 
-fn said(file: &str, number: u64, time: OffsetDateTime, nick: String, text: &str, action: bool) -> anyhow::Result<Said> {
+fn said(
+    file: &str,
+    number: u64,
+    time: OffsetDateTime,
+    nick: String,
+    text: &str,
+    action: bool,
+) -> anyhow::Result<Said> {
     let body = irc::markdown(text, action);
     Ok(Said { key: format!("irc:{file}:{number}"), at: time.format(&Rfc3339)?, nick, body })
 }

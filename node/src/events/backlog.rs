@@ -90,7 +90,9 @@ impl Backlog {
                 .filter_map(|(site, log)| log.waiting.front().map(|missed| (missed.at, *site)))
                 .min();
             let Some((_, site)) = first else { return Ok(None) };
-            let Some(missed) = self.sites.get_mut(&site).and_then(|log| log.waiting.pop_front()) else { continue };
+            let Some(missed) = self.sites.get_mut(&site).and_then(|log| log.waiting.pop_front()) else {
+                continue;
+            };
             let Some((sequence, event)) = missed.event else {
                 self.cursor.advance(prefix(site), missed.version.0);
                 continue;

@@ -59,7 +59,8 @@ impl Cursor {
     pub fn has_seen(&self, site: SitePrefix, version: u64, sequence: u32) -> bool {
         version <= self.seen(site)
             || self.part.is_some_and(|part| {
-                part.site == site && (version < part.version || (version == part.version && sequence <= part.sequence))
+                part.site == site
+                    && (version < part.version || (version == part.version && sequence <= part.sequence))
             })
     }
 
@@ -105,10 +106,8 @@ impl Cursor {
 
 impl From<&VersionVector> for Cursor {
     fn from(vector: &VersionVector) -> Self {
-        let mut entries: Vec<(SitePrefix, u64)> = vector
-            .iter()
-            .map(|(site, version)| (prefix(site), version.0))
-            .collect();
+        let mut entries: Vec<(SitePrefix, u64)> =
+            vector.iter().map(|(site, version)| (prefix(site), version.0)).collect();
         // The vector is in the order of the whole ids, so of two equal prefixes the larger version is kept by hand.
         entries.dedup_by(|later, first| {
             let same = later.0 == first.0;

@@ -80,7 +80,11 @@ async fn events(State(app): State<App>, request: Request) -> Response {
         (Ok(response), _) => response,
         (Err(problem), Manners::Status) => problem.into_response(),
         (Err(problem), Manners::Goodbye) => {
-            let alternatives = if problem.status == StatusCode::SERVICE_UNAVAILABLE { app.alternatives() } else { Vec::new() };
+            let alternatives = if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+                app.alternatives()
+            } else {
+                Vec::new()
+            };
             let last = goodbye(problem.code, &alternatives);
             sse(Body::from([retry().as_bytes(), &last.wire].concat()))
         }
@@ -123,8 +127,12 @@ async fn answer(
         Some(Err(_)) if manners == Manners::Goodbye => (None, true),
         Some(Err(_)) => return Err(invalid_cursor()),
     };
-    let subscription =
-        Subscription { account: caller.account, session: caller.session, only: only.clone(), cursor: cursor.clone() };
+    let subscription = Subscription {
+        account: caller.account,
+        session: caller.session,
+        only: only.clone(),
+        cursor: cursor.clone(),
+    };
     let opened = app.events.open(subscription).await?;
     let resumed = match cursor {
         Some(cursor) if missed(&cursor, &opened.position) > MAX_MISSED => {
@@ -134,8 +142,8 @@ async fn answer(
         cursor => cursor,
     };
     let start = resumed.clone().unwrap_or_else(|| Cursor::from(&opened.position));
-    let backlog = resumed
-        .map(|cursor| Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
+    let backlog =
+        resumed.map(|cursor| Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
     let mut first = Vec::new();
     if reset {
         first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));
@@ -154,7 +162,9 @@ fn parse_spaces(list: &str) -> Result<BTreeSet<SpaceId>, Problem> {
     list.split(',')
         .map(str::trim)
         .filter(|id| !id.is_empty())
-        .map(|id| id.parse().map_err(|_| Problem::invalid_query(format!("spaces: {id:?} is no id of a space"))))
+        .map(|id| {
+            id.parse().map_err(|_| Problem::invalid_query(format!("spaces: {id:?} is no id of a space")))
+        })
         .collect()
 }
 
@@ -185,10 +195,13 @@ fn body(first: Vec<Item>, stream: Stream) -> Body {
         let piece = match items.len() {
             // One event to many readers: the same bytes for all of them.
             1 => items.front().map(|item| item.wire.clone()).unwrap_or_default(),
-            _ => items.iter().fold(BytesMut::new(), |mut piece, item| {
-                piece.extend_from_slice(&item.wire);
-                piece
-            }).freeze(),
+            _ => items
+                .iter()
+                .fold(BytesMut::new(), |mut piece, item| {
+                    piece.extend_from_slice(&item.wire);
+                    piece
+                })
+                .freeze(),
         };
         Some((Ok(piece), (None::<Bytes>, stream)))
     }))

@@ -223,9 +223,13 @@ impl Task {
             }
             state.audience()
         };
-        let frames: Vec<Arc<Frame>> = commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
+        let frames: Vec<Arc<Frame>> =
+            commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
         let read = move |db: &rusqlite::Connection| {
-            frames.iter().map(|frame| steps::of_frame(db, frame, &audience)).collect::<rusqlite::Result<Vec<_>>>()
+            frames
+                .iter()
+                .map(|frame| steps::of_frame(db, frame, &audience))
+                .collect::<rusqlite::Result<Vec<_>>>()
                 .map_err(StoreError::from)
         };
         match self.store.read(read).await {
@@ -256,8 +260,12 @@ impl Task {
                 }
                 let read = move |db: &rusqlite::Connection| {
                     let piece = mychat_replication::store::read_log(db, site, after, PIECE)?;
-                    piece.frames.iter().map(|frame| steps::of_frame(db, frame, &audience))
-                        .collect::<rusqlite::Result<Vec<_>>>().map_err(StoreError::from)
+                    piece
+                        .frames
+                        .iter()
+                        .map(|frame| steps::of_frame(db, frame, &audience))
+                        .collect::<rusqlite::Result<Vec<_>>>()
+                        .map_err(StoreError::from)
                 };
                 match self.store.read(read).await {
                     Ok(frames) => {

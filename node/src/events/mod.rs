@@ -13,8 +13,8 @@
 
 mod backlog;
 mod cursor;
-mod hub;
 pub mod http;
+mod hub;
 mod poll;
 mod queue;
 mod state;
@@ -50,7 +50,12 @@ pub struct Event {
 }
 
 /// Whether an account that is a member of `spaces` hears of an event on a stream for the spaces `only`.
-fn sees(event: &Event, account: AccountId, spaces: &BTreeSet<SpaceId>, only: Option<&BTreeSet<SpaceId>>) -> bool {
+fn sees(
+    event: &Event,
+    account: AccountId,
+    spaces: &BTreeSet<SpaceId>,
+    only: Option<&BTreeSet<SpaceId>>,
+) -> bool {
     let named = event.accounts.contains(&account);
     match event.space {
         Some(space) => (named || spaces.contains(&space)) && only.is_none_or(|only| only.contains(&space)),

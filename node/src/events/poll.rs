@@ -43,7 +43,9 @@ pub async fn poll(mut stream: Stream, cursor: Cursor, first: Vec<Item>, patience
             let left = patience.saturating_sub(began.elapsed());
             let Ok(Some(items)) = tokio::time::timeout(left, stream.next()).await else { break };
             latest = items.iter().rev().find_map(|item| item.id.clone()).or(latest);
-            events.extend(items.iter().filter(|item| item.kind != "ping").map(|item| Polled1::from(item.as_ref())));
+            events.extend(
+                items.iter().filter(|item| item.kind != "ping").map(|item| Polled1::from(item.as_ref())),
+            );
         }
     }
     let cursor = latest.unwrap_or_else(|| stream.caught_up(cursor).to_string());

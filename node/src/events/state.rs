@@ -85,7 +85,10 @@ impl State {
             self.by_space.entry(*space).or_default().insert(id);
         }
         self.by_account.entry(subscription.account).or_default().insert(id);
-        Arc::make_mut(&mut self.audience).entry(subscription.account).or_default().insert(subscription.session);
+        Arc::make_mut(&mut self.audience)
+            .entry(subscription.account)
+            .or_default()
+            .insert(subscription.session);
         self.streams.insert(id, Stream { subscription, spaces, queue: Arc::clone(&queue), ahead });
         (id, queue)
     }

@@ -1,5 +1,7 @@
 //! Which web pages may call this node with a person's cookie: those of the cluster itself.
 
+use std::net::IpAddr;
+
 use crate::app::App;
 
 /// The cluster's origins as they are now.
@@ -23,42 +25,74 @@ impl Origins {
     #[must_use]
     pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
         let Some(origin) = origin_of(origin) else { return false };
-        let own = origin.split_once("://").map(|(_, authority)| authority);
-        self.0.contains(&origin) || (host.is_some() && own == host.map(str::to_ascii_lowercase).as_deref())
-    }
-
-    /// The origins.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+        self.0.contains(&origin)
+            || host.is_some_and(|host| {
+                let scheme = origin.split_once("://").map_or("http", |(scheme, _)| scheme);
+                origin_of(&format!("{scheme}://{host}")).is_some_and(|own| own == origin)
+            })
     }
 }
 
-/// `scheme://host[:port]` in lower case, without a port that the scheme implies.
+/// `scheme://host[:port]` in lower case, without a port that the scheme implies. The names of this machine for itself
+/// count as one: a node calls itself 127.0.0.1 where its page was opened at localhost.
 fn origin_of(url: &str) -> Option<String> {
     let uri: axum::http::Uri = url.parse().ok()?;
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    let host = uri.host()?.to_ascii_lowercase();
+    let mut host = uri.host()?.to_ascii_lowercase();
+    if is_loopback(&host) {
+        host = "localhost".to_owned();
+    }
     Some(match (scheme.as_str(), uri.port_u16()) {
         (_, None) | ("https", Some(443)) | ("http", Some(80)) => format!("{scheme}://{host}"),
         (_, Some(port)) => format!("{scheme}://{host}:{port}"),
     })
 }
 
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn origins(urls: &[&str]) -> Origins {
+        Origins(urls.iter().filter_map(|url| origin_of(url)).collect())
+    }
+
     #[test]
     fn pages_of_the_cluster_and_of_the_address_itself_belong() {
-        let origins = Origins(vec!["https://fra.chat.example".into(), "http://127.0.0.1:8081".into()]);
+        let origins = origins(&["https://fra.chat.example/", "http://127.0.0.1:8081"]);
         assert!(origins.allows("https://fra.chat.example", None));
         assert!(origins.allows("https://FRA.chat.example:443", Some("iad.chat.example")));
-        assert!(origins.allows("http://localhost:8081", Some("localhost:8081")));
-        for foreign in
-            ["https://chat.example", "http://fra.chat.example", "null", "", "http://127.0.0.1:8082"]
-        {
+        assert!(origins.allows("http://192.0.2.7:8081", Some("192.0.2.7:8081")));
+        for foreign in [
+            "https://chat.example",
+            "http://fra.chat.example",
+            "null",
+            "",
+            "http://127.0.0.1:8082",
+            "https://127.0.0.1:8081",
+        ] {
             assert!(!origins.allows(foreign, Some("fra.chat.example:1")), "{foreign}");
             assert!(!origins.allows(foreign, None), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_several_names() {
+        let origins = origins(&["http://127.0.0.1:8081"]);
+        for own in
+            ["http://localhost:8081", "http://LOCALHOST:8081", "http://[::1]:8081", "http://127.0.0.2:8081"]
+        {
+            assert!(origins.allows(own, None), "{own}");
+        }
+        assert!(origins.allows("http://localhost:9000", Some("127.0.0.1:9000")));
+        for foreign in
+            ["http://localhost:8082", "http://localhost.example:8081", "http://127.0.0.1.example:8081"]
+        {
+            assert!(!origins.allows(foreign, Some("127.0.0.1:8081")), "{foreign}");
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, Uri, header},
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -16,30 +16,37 @@ use crate::app::App;
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
+#[include = "index.html"]
+#[include = "assets/*"]
 #[allow_missing = true]
 struct Files;
 
+/// What the page may load and call. Scripts and styles come from here only. Calls may go anywhere: the page moves to
+/// nodes and asks routers that have joined long after it was opened, and no code of others runs in it that could call.
+const CONTENT_POLICY: &str = "default-src 'self'; connect-src *; img-src 'self' data: https:; style-src 'self'; \
+     script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
 /// The routes: the page at `/`, what belongs to it under `/assets/`.
 pub fn routes() -> Router<App> {
-    Router::new().route("/", get(page)).route("/assets/{*path}", get(asset)).route(
-        "/favicon.ico",
-        get(async |state: State<App>, request: Request| file_at(&state.0, "assets/favicon.svg", &request)),
-    )
+    Router::new()
+        .route("/", get(page))
+        .route("/assets/{*path}", get(asset))
+        .route("/favicon.ico", get(async |request: Request| file_at("assets/favicon.svg", &request)))
 }
 
-async fn page(State(app): State<App>, request: Request) -> Response {
-    file_at(&app, "index.html", &request)
+async fn page(request: Request) -> Response {
+    file_at("index.html", &request)
 }
 
-async fn asset(State(app): State<App>, Path(path): Path<String>, request: Request) -> Response {
+async fn asset(Path(path): Path<String>, request: Request) -> Response {
     // A debug build reads the files from their folder, where such a path would lead further up.
     let path =
         if path.split('/').any(|part| part == "..") { String::new() } else { format!("assets/{path}") };
-    file_at(&app, &path, &request)
+    file_at(&path, &request)
 }
 
 /// An embedded file; 304 when the browser has it.
-fn file_at(app: &App, path: &str, request: &Request) -> Response {
+fn file_at(path: &str, request: &Request) -> Response {
     let Some(file) = Files::get(path) else {
         return Problem::not_found("there is nothing at this path").into_response();
     };
@@ -62,9 +69,7 @@ fn file_at(app: &App, path: &str, request: &Request) -> Response {
     }
     // Asked for anew each time, answered with 304: a new release shows at once.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(policy) = HeaderValue::from_str(&content_policy(app)) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     response
 }
 
@@ -75,15 +80,4 @@ fn tag(file: &EmbeddedFile) -> String {
     }
     tag.push('"');
     tag
-}
-
-/// Scripts and styles from here only; calls also to the cluster's other nodes, to which the page falls over.
-fn content_policy(app: &App) -> String {
-    let origins = app.origins();
-    let others: Vec<&str> = origins.iter().filter(|origin| origin.parse::<Uri>().is_ok()).collect();
-    format!(
-        "default-src 'self'; connect-src 'self' {}; img-src 'self' data: https:; style-src 'self'; script-src 'self'; \
-         object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-        others.join(" ")
-    )
 }

@@ -40,4 +40,4 @@ pub use http::routes;
 pub use import::import;
 pub use resource::{Message, last, resource};
 pub use rules::MAX_BODY;
-pub use store::{MIGRATIONS, canonical, derive, is_table, unread_after};
+pub use store::{MIGRATIONS, canonical, derive, unread_after};

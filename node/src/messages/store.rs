@@ -58,8 +58,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 }];
 
 /// Whether a replicated table belongs to this domain.
-#[must_use]
-pub fn is_table(table: &str) -> bool {
+pub(super) fn is_table(table: &str) -> bool {
     matches!(table, "message" | "message_revision" | "reaction" | "message_purge")
 }
 

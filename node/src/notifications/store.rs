@@ -63,15 +63,9 @@ pub(super) fn read(
     Ok(true)
 }
 
-/// Whether a replicated table belongs to this domain.
-#[must_use]
-pub fn is_table(table: &str) -> bool {
-    table == "read_mark"
-}
-
 /// The account, space and content of a row of `read_mark`.
 pub(super) fn decode(row: &Row<'_>) -> Option<(AccountId, SpaceId, ReadMark)> {
-    if !is_table(row.table) {
+    if row.table != "read_mark" {
         return None;
     }
     let account = row.key.first().and_then(AccountId::from_value)?;

@@ -43,7 +43,7 @@ pub use membership::Member;
 pub use query::{Access, access, members_of, named, role, since, spaces_of, visible};
 pub use resource::{Space, resource};
 pub use rules::require_member;
-pub use store::{MIGRATIONS, derive, is_table};
+pub use store::{MIGRATIONS, derive};
 
 /// What somebody may do in a space; each role may do all that the ones before it may.
 #[derive(

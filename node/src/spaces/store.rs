@@ -58,12 +58,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         CREATE INDEX local_member_by_account ON local_member (account, space);",
 }];
 
-/// Whether a replicated table belongs to this domain.
-#[must_use]
-pub fn is_table(table: &str) -> bool {
-    matches!(table, "space" | "space_change" | "membership" | "invitation_use")
-}
-
 /// Brings `local_space` and `local_member` up to date with `rows`, which are in their tables already.
 ///
 /// Every line is computed anew from all facts about it, so the order in which they came can't matter.

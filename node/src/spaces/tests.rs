@@ -277,7 +277,7 @@ async fn invitations_by_account_handle_and_link() {
 
     let link = invite(&node, &id, &grace, json!({ "link": true, "uses": 1 })).await.expect(201);
     let token = link["token"].as_str().expect("a token");
-    assert_eq!(link["url"], format!("http://127.0.0.1:8081/#invitation={token}"));
+    assert_eq!(link["url"], format!("http://127.0.0.1:8081/#/invite/{token}"));
     assert!(timestamp::to_millis(link["expires_at"].as_str().expect("a time")).is_some());
     // Any node of the cluster honours it.
     let other = TestNode::of(&node.app.config.cluster_key);

@@ -80,7 +80,9 @@ impl Core {
                 let current = self.peers.get(&current.peer).filter(|_| current.peer != peer);
                 let exhausted = |current: &Peer| current.heads.get(site) <= self.held.get(site);
                 // The writer itself is back, or the peer that stands in for it has no more to give.
-                if !current.is_some_and(|current| current.site != Some(site) && (direct || exhausted(current))) {
+                if !current
+                    .is_some_and(|current| current.site != Some(site) && (direct || exhausted(current)))
+                {
                     continue;
                 }
                 self.unfollow(site);

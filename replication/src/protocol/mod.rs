@@ -265,7 +265,8 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::PeerUp { peer, rtt } => {
-                self.peers.entry(peer).or_insert(Peer { rtt, site: None, heads: VersionVector::new() }).rtt = rtt;
+                self.peers.entry(peer).or_insert(Peer { rtt, site: None, heads: VersionVector::new() }).rtt =
+                    rtt;
                 self.actions.push(Action::SendHeads { peer });
             }
             Event::PeerDown { peer } => {
@@ -284,7 +285,9 @@ impl Core {
                 self.settle(now);
                 self.choose_upstreams(now);
             }
-            Event::FollowerOpened { stream, peer, site, after } => self.open_follower(stream, peer, site, after),
+            Event::FollowerOpened { stream, peer, site, after } => {
+                self.open_follower(stream, peer, site, after)
+            }
             Event::FollowerClosed { stream } => self.serving.remove(stream),
             Event::Sent { stream, bytes } => self.sent(stream, bytes),
             Event::LogRead { stream, frames } => self.log_read(stream, frames),

@@ -107,7 +107,9 @@ impl Core {
             .serving
             .followers
             .iter()
-            .filter(|(_, follower)| follower.state != State::Reading && follower.at < self.held.get(follower.site))
+            .filter(|(_, follower)| {
+                follower.state != State::Reading && follower.at < self.held.get(follower.site)
+            })
             .map(|(stream, _)| *stream)
             .collect();
         for stream in waiting {

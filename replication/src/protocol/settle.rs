@@ -14,9 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nobody has answered yet.
-    Asking { since: Option<Now> },
+    Asking {
+        since: Option<Now>,
+    },
     /// Someone has; the others have until then.
-    Answered { until: Now },
+    Answered {
+        until: Now,
+    },
     /// The site id is being renewed.
     Renewing,
     Over,
@@ -43,8 +47,12 @@ impl Core {
     /// Looks at what the peers said and at the time.
     pub(super) fn settle(&mut self, now: Now) {
         let own = self.held.get(self.site);
-        let answers: Vec<Version> =
-            self.peers.values().filter(|peer| peer.site.is_some()).map(|peer| peer.heads.get(self.site)).collect();
+        let answers: Vec<Version> = self
+            .peers
+            .values()
+            .filter(|peer| peer.site.is_some())
+            .map(|peer| peer.heads.get(self.site))
+            .collect();
         if self.settling.phase != Phase::Renewing && answers.iter().any(|known| *known > own) {
             self.lost_tail();
             return;
@@ -60,7 +68,9 @@ impl Core {
                     if own == Version(0) {
                         self.settling.phase = Phase::Over;
                     } else {
-                        tracing::warn!("no peer answers: going on under a new site id, in case this disk is behind");
+                        tracing::warn!(
+                            "no peer answers: going on under a new site id, in case this disk is behind"
+                        );
                         self.lost_tail();
                     }
                 }

@@ -89,7 +89,8 @@ impl Replica {
         if !alone {
             store.hold_writes();
         }
-        let task = task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, alone);
+        let task =
+            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, alone);
         tasks.spawn({
             let stop = stop.clone();
             async move {

@@ -23,7 +23,9 @@ pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, report
         Ok(Ok(request)) => {
             let _ = reports.send(Report::Follower { peer, request, send }).await;
         }
-        Ok(Err(error)) => tracing::warn!(%peer, %error, "a peer opened a stream and asked for nothing sensible"),
+        Ok(Err(error)) => {
+            tracing::warn!(%peer, %error, "a peer opened a stream and asked for nothing sensible")
+        }
         Err(_) => tracing::warn!(%peer, "a peer opened a stream and asked for nothing"),
     }
 }

@@ -9,7 +9,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, streams, wire};
+use super::{
+    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, streams, wire,
+};
 use crate::{
     NodeId, Role,
     log::GroupId,

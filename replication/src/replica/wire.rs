@@ -67,7 +67,10 @@ pub fn heads(site: SiteId, vector: &VersionVector) -> Vec<Vec<u8>> {
     if parts.is_empty() {
         parts.push(VersionVector::new());
     }
-    parts.into_iter().filter_map(|vector| encode(&Heads { group: GroupId::GLOBAL, site, vector }).ok()).collect()
+    parts
+        .into_iter()
+        .filter_map(|vector| encode(&Heads { group: GroupId::GLOBAL, site, vector }).ok())
+        .collect()
 }
 
 fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {

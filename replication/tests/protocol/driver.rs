@@ -404,10 +404,11 @@ impl World {
         match self.history.written(frame) {
             Fresh::New => {}
             Fresh::ReusedUnseen => self.count("known limit: version reused that nobody had"),
+            // The node was not told, or it would not be settled: see `feed`.
             Fresh::Reused => {
-                // The node was not told, or it would not be settled: see `feed`.
-                self.count("known limit: version reused unawares");
-                self.history.taint(frame.site);
+                if self.history.taint(frame.site) {
+                    self.count("known limit: site reused unawares");
+                }
             }
         }
         self.committed.insert((frame.site, frame.version.0), (self.now, node));

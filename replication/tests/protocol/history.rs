@@ -45,8 +45,9 @@ impl History {
         !lost && !self.is_tainted(site)
     }
 
-    pub fn taint(&mut self, site: SiteId) {
-        self.tainted.insert(site);
+    /// Judges the contents of `site` no more; says whether they were judged so far.
+    pub fn taint(&mut self, site: SiteId) -> bool {
+        self.tainted.insert(site)
     }
 
     pub fn written(&mut self, frame: &Frame) -> Fresh {

@@ -4,6 +4,7 @@ use axum::{
     Router,
     body::HttpBody,
     extract::{FromRequest, Request, State},
+    http::StatusCode,
     response::Response,
     routing::{get, post},
 };
@@ -149,26 +150,17 @@ pub(super) async fn invite(
     let role = new.role.unwrap_or(Role::Member);
     let inviter = caller.account;
     app.store.read(move |db| rules::require_member(db, space, inviter).map(drop)).await?;
-    match (new.account, new.handle, new.email.or(new.phone), new.link.unwrap_or(false)) {
+    let account = match (new.account, new.handle, new.email.or(new.phone), new.link.unwrap_or(false)) {
         (Some(account), None, None, false) => {
             await_accounts(&app, &[account]).await?;
-            let job = move |batch: &mut Batch<'_>| invitation::invite(batch, space, inviter, account, role);
-            write.run(&app, Some(&caller), job).await
+            account
         }
         (None, Some(handle), None, false) => {
             let keys = app.keys.clone();
-            let account = app
-                .await_rows(move |db| accounts::by_handle(db, &keys, &handle))
+            app.await_rows(move |db| accounts::by_handle(db, &keys, &handle))
                 .await?
-                .ok_or_else(rules::no_account)?;
-            let job = move |batch: &mut Batch<'_>| invitation::invite(batch, space, inviter, account, role);
-            write.run(&app, Some(&caller), job).await
+                .ok_or_else(rules::no_account)?
         }
-        (None, None, Some(_), false) => Err(Problem::with(
-            axum::http::StatusCode::BAD_REQUEST,
-            "unsupported",
-            "invitations by e-mail and telephone are not supported yet: use account, handle or link",
-        )),
         (None, None, None, true) => {
             let issued = timestamp::now_millis();
             let expires = invitation::expiry(new.expires.as_deref(), issued)?;
@@ -177,18 +169,32 @@ pub(super) async fn invite(
             }
             let link =
                 Invitation { space, inviter, role, issued, expires, uses: new.uses, nonce: rand::random() };
-            let token = link.seal(&invitation_key(&app));
-            // The part after `#` is not sent to servers, so the token stays out of their logs.
-            let url = format!("{}/#invitation={token}", app.config.public_url);
-            let job = move |batch: &mut Batch<'_>| {
-                invitation::check_inviter(batch, space, inviter, role)?;
-                let expires_at = timestamp::from_millis(expires);
-                Ok(Reply::created(json!({ "token": token, "url": url, "expires_at": expires_at })))
-            };
-            write.run(&app, Some(&caller), job).await
+            return give_link(&app, &caller, write, link).await;
         }
-        _ => Err(Problem::invalid_body("name exactly one of account, handle, email, phone and link")),
-    }
+        (None, None, Some(_), false) => {
+            return Err(Problem::with(
+                StatusCode::BAD_REQUEST,
+                "unsupported",
+                "invitations by e-mail and telephone are not supported yet: use account, handle or link",
+            ));
+        }
+        _ => return Err(Problem::invalid_body("name exactly one of account, handle, email, phone and link")),
+    };
+    let job = move |batch: &mut Batch<'_>| invitation::invite(batch, space, inviter, account, role);
+    write.run(&app, Some(&caller), job).await
+}
+
+/// Answers with a link, if its sender may invite.
+async fn give_link(app: &App, caller: &Caller, write: Write, link: Invitation) -> Result<Response, Problem> {
+    let token = link.seal(&invitation_key(app));
+    // A page of the web client. The part after `#` is not sent to servers, so the token stays out of their logs.
+    let url = format!("{}/#/invite/{token}", app.config.public_url);
+    let job = move |batch: &mut Batch<'_>| {
+        invitation::check_inviter(batch, link.space, link.inviter, link.role)?;
+        let expires_at = timestamp::from_millis(link.expires);
+        Ok(Reply::created(json!({ "token": token, "url": url, "expires_at": expires_at })))
+    };
+    write.run(app, Some(caller), job).await
 }
 
 /// Joins a space by a link; joining again changes nothing.

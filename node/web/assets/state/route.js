@@ -1,5 +1,5 @@
 // The address of the page: `#/` the list, `#/space/ID` a space, `#/space/ID/MESSAGE` a message in it, `#/invite/TOKEN`
-// (or `#invitation=TOKEN`) an invitation. Being in the address, the browser's back button works, also as the phone's.
+// an invitation. Being in the address, the browser's back button works, also as the phone's.
 
 import { store } from './store.js';
 
@@ -12,9 +12,8 @@ export function startRoute() {
 /** Reads the address into the store. */
 export function follow() {
   const [, kind, id, message] = location.hash.split('/').map(decode);
-  const invitation = /^#invitation=(.+)$/.exec(location.hash)?.[1] ?? (kind === 'invite' ? id : '');
-  if (invitation) {
-    store.invitation = invitation;
+  if (kind === 'invite' && id) {
+    store.invitation = id;
   } else {
     store.open = kind === 'space' && id ? id : null;
     store.target = store.open && message ? message : null;
