@@ -15,8 +15,10 @@
 //! (`data` becomes NULL), so a cell's causal length is always 1.
 
 mod batch;
+mod checkpoint;
 mod connection;
 mod log_reader;
+mod merge;
 mod queue;
 mod schema;
 mod site;
@@ -237,6 +239,7 @@ struct Inner {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    checkpointer: Mutex<Option<checkpoint::Checkpointer>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -257,6 +260,7 @@ impl Store {
         let (commits, _) = broadcast::channel(WATCH_CAPACITY);
         let queue = Arc::new(queue::Queue::default());
         let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
+        let checkpointer = checkpoint::Checkpointer::start(path)?;
         let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -278,6 +282,7 @@ impl Store {
                 readers: Arc::new(Mutex::new(Vec::new())),
                 reading: Arc::new(Semaphore::new(MAX_READERS)),
                 writer: Mutex::new(Some(thread)),
+                checkpointer: Mutex::new(Some(checkpointer)),
             }),
         })
     }
@@ -443,6 +448,8 @@ impl Store {
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+        let checkpointer = self.inner.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = tokio::task::spawn_blocking(move || drop(checkpointer)).await;
         let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
         for reader in readers.drain(..) {
             connection::close(reader);

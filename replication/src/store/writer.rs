@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use super::{
     Applied, Batch, Commit, Derive, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
     batch::{NewRow, wall_millis},
-    connection, is_environment,
+    connection, is_environment, merge,
     queue::{Finish, Job, Queue, Remote, Work},
     site,
     tables::Tables,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     NodeId,
     clock::{Clock, Stamp},
-    log::{Change, Frame, GroupId, SiteId, Version, VersionVector, codec, key},
+    log::{Change, Frame, GroupId, SiteId, Version, VersionVector},
 };
 
 pub struct Writer {
@@ -90,8 +90,8 @@ impl Writer {
             vector,
             commits,
         };
-        if migrated {
-            writer.retry_quarantined()?;
+        if migrated && let Some(db) = &writer.db {
+            merge::retry_quarantined(db, writer.derive.as_mut())?;
         }
         Ok(writer)
     }
@@ -323,11 +323,11 @@ impl Writer {
                 outcome.gaps += 1;
                 continue;
             }
-            if let Err(error) = merge(db, self.derive.as_mut(), frame) {
+            if let Err(error) = merge::merge(db, self.derive.as_mut(), frame) {
                 if is_environment(&error) {
                     return Err(error.into());
                 }
-                quarantine(db, frame, &error)?;
+                merge::quarantine(db, frame, &error)?;
                 outcome.quarantined += 1;
             }
             write_vector(db, frame.site, frame.version)?;
@@ -387,93 +387,6 @@ impl Writer {
         self.vector.send_replace(Arc::new(self.held.clone()));
         Ok(new)
     }
-
-    /// After a migration: frames for tables that were unknown may fit now.
-    fn retry_quarantined(&mut self) -> Result<(), OpenError> {
-        let db = self.db.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
-        let waiting: Vec<Vec<u8>> = db
-            .prepare("SELECT frame FROM replication_quarantine ORDER BY site, version")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        for bytes in waiting {
-            let Ok(frame) = codec::decode(&bytes) else { continue };
-            let transaction = db.unchecked_transaction()?;
-            match merge(db, self.derive.as_mut(), &frame) {
-                Ok(()) => {
-                    transaction.execute(
-                        "DELETE FROM replication_quarantine WHERE site = ?1 AND version = ?2",
-                        (frame.site.0, frame.version.0.cast_signed()),
-                    )?;
-                    transaction.commit()?;
-                    tracing::info!(site = %frame.site, version = %frame.version, "a frame that had been set aside was applied");
-                }
-                Err(error) => tracing::debug!(%error, "a frame stays set aside"),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Merges one frame, all of it or nothing, and derives from the rows that it really changed.
-fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
-    db.prepare_cached("SAVEPOINT frame")?.raw_execute()?;
-    let merged = merge_changes(db, derive, frame);
-    let end = if merged.is_ok() { "RELEASE frame" } else { "ROLLBACK TO frame; RELEASE frame" };
-    // After a failure of the disk SQLite has rolled back everything itself; the first error is the one to tell.
-    let ended = db.execute_batch(end);
-    merged.and(ended)
-}
-
-fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached(
-        "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",
-    )?;
-    let mut impacted = db.prepare_cached("SELECT crsql_rows_impacted()")?;
-    let mut before: i64 = impacted.query_row([], |row| row.get(0))?;
-    let mut rows = Vec::with_capacity(frame.changes.len());
-    for change in &frame.changes {
-        insert.execute((
-            &*change.table,
-            &change.key,
-            &*change.column,
-            &change.value,
-            change.column_version,
-            frame.version.0.cast_signed(),
-            frame.site.0,
-            change.causal_length,
-            change.sequence,
-        ))?;
-        let after: i64 = impacted.query_row([], |row| row.get(0))?;
-        // A change that lost against what is here (an original that arrives after its erasure) derives nothing.
-        if std::mem::replace(&mut before, after) != after && &*change.column == "data" {
-            let key = key::unpack(&change.key).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, error.into())
-            })?;
-            rows.push(Row {
-                table: &change.table,
-                key,
-                data: change.value.as_blob(),
-                site: frame.site,
-                version: frame.version,
-            });
-        }
-    }
-    derive.derive(db, &rows)
-}
-
-fn quarantine(db: &Connection, frame: &Frame, error: &rusqlite::Error) -> Result<(), StoreError> {
-    let bytes = codec::encode(frame)
-        .map_err(|e| StoreError::from(rusqlite::Error::ToSqlConversionFailure(e.into())))?;
-    db.prepare_cached("INSERT OR REPLACE INTO replication_quarantine VALUES (?1, ?2, ?3, ?4)")?.execute((
-        frame.site.0,
-        frame.version.0.cast_signed(),
-        bytes,
-        error.to_string(),
-    ))?;
-    metrics::counter!("mychat_store_quarantined_total").increment(1);
-    tracing::error!(site = %frame.site, version = %frame.version, %error, "a frame can't be applied and was set aside; the rest goes on");
-    Ok(())
 }
 
 fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
