@@ -34,7 +34,7 @@
 //! # Where to start reading
 //!
 //! 1. [`log`]: the words (site, version, frame, vector); [`clock`]: the hybrid time that stamps rows.
-//! 2. [`store`], then its `writer.rs`: how rows become durable, and frames are merged.
+//! 2. [`store`], then its `writer.rs` and `merge.rs`: how rows become durable, and frames of others are merged.
 //! 3. [`protocol`]: the messages, the states, and why a prefix never has a gap.
 //! 4. [`replica`]: how the protocol is joined to a store and a mesh.
 //! 5. [`mesh`]: connections with mutual TLS, whose certificates come from the [`cluster`] key. `membership` (SWIM) says

@@ -36,6 +36,7 @@ impl Reader {
         let mut reader = Self { body: response.into_body().into_data_stream(), text: String::new() };
         let ready = reader.next().await.expect("a first event");
         assert_eq!(ready.kind, "ready");
+        assert_eq!(ready.data["node"], node.app.node().to_string());
         assert_eq!(ready.id.as_deref(), ready.data["cursor"].as_str());
         if let Some(cursor) = cursor {
             assert_eq!(ready.data["cursor"], cursor);

@@ -11,7 +11,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| OpenError::File { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| failed(e.into()))?;
+        private_folder(folder).map_err(|e| failed(e.into()))?;
     }
     let db = Connection::open(path).map_err(|e| failed(e.into()))?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -60,4 +60,10 @@ pub fn close(db: Connection) {
     if let Err((_, error)) = db.close() {
         tracing::debug!(%error, "a database connection did not close");
     }
+}
+
+/// Makes a folder that only this user can enter: what people write is in it.
+pub fn private_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

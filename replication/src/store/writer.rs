@@ -418,7 +418,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let lock = path.with_extension("lock");
     let failed = |source: std::io::Error| OpenError::File { path: lock.clone(), source: source.into() };
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        connection::private_folder(folder).map_err(failed)?;
     }
     let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed)?;
     match file.try_lock() {
