@@ -66,7 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     let program = Program::parse();
     if let Err(error) = logging::start(&program.log, program.log_format) {
-        eprintln!("mychat: {error:#}");
+        eprintln!("mychat: {}", in_one_line(&error));
         return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -82,11 +82,23 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, with all causes.
-            eprintln!("mychat: {error:#}");
+            eprintln!("mychat: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes. Some errors name their cause themselves, which must not stand there twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }
 
 async fn run(program: Program) -> anyhow::Result<()> {
@@ -104,6 +116,14 @@ async fn run(program: Program) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let error = anyhow::anyhow!("no such file")
+            .context("a.key can't be read: no such file")
+            .context("--cluster-key");
+        assert_eq!(super::in_one_line(&error), "--cluster-key: a.key can't be read: no such file");
+    }
 
     #[test]
     fn the_commands_are_well_formed() {

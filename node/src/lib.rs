@@ -2,7 +2,7 @@
 //!
 //! Every node is the same and answers for everything. A call comes in at [`http`], finds its route in a domain
 //! ([`accounts`], [`spaces`], [`messages`], [`notifications`]), and if it changes something becomes rows that
-//! replication writes here and carries to the other nodes. [`derive`] turns rows, from here or from elsewhere, into
+//! replication writes here and carries to the other nodes. [`mod@derive`] turns rows, from here or from elsewhere, into
 //! the local tables that reads use; [`events`] turns them into what open clients hear.
 //!
 //! ```text

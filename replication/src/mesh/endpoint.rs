@@ -138,7 +138,7 @@ fn transport() -> TransportConfig {
 }
 
 /// The address under which others reach this member: what was asked for; else the bound address; else,
-/// when all addresses were bound, the one that the system would send from towards the first seed.
+/// when all addresses were bound, the one that the system would send from towards the first seed that resolves.
 pub(crate) async fn advertised(asked: Option<SocketAddr>, bound: SocketAddr, seeds: &[String]) -> SocketAddr {
     if let Some(addr) = asked {
         return addr;
@@ -146,10 +146,16 @@ pub(crate) async fn advertised(asked: Option<SocketAddr>, bound: SocketAddr, see
     if !bound.ip().is_unspecified() {
         return bound;
     }
-    let ip = match seeds.first() {
-        Some(seed) => source_towards(seed, bound).await,
-        None => None,
-    };
+    let mut ip = None;
+    for seed in seeds {
+        ip = source_towards(seed, bound).await;
+        if ip.is_some() {
+            break;
+        }
+    }
+    if ip.is_none() && !seeds.is_empty() {
+        tracing::warn!(%bound, "no peer's name resolves, so this member can't tell at which address it is reached: it says loopback; name its address if the others are on other machines");
+    }
     let loopback = match bound {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),

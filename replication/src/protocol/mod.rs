@@ -12,12 +12,12 @@
 //!   of frames that never ends: what the upstream holds already, then each commit at once. Live is catch-up that
 //!   has reached the end. One stream per site: a loss on one does not hold up another.
 //!
-//! A *follower* (see [`serve`]) is a peer that we send a log to. It is **live** (each commit is pushed, as long as its
+//! A *follower* (`serve.rs`) is a peer that we send a log to. It is **live** (each commit is pushed, as long as its
 //! window of unsent bytes has room), **behind** (nothing is queued for it; its position is all that is kept), or
 //! **reading** (a piece of the log is being read for it). A slow peer so costs one integer, and neither the writer
 //! nor another peer waits for it (I7).
 //!
-//! An *upstream* (see [`follow`]) is where we get a site's log from: the node that writes it, when it is connected, and
+//! An *upstream* (`follow.rs`) is where we get a site's log from: the node that writes it, when it is connected, and
 //! else any connected peer that holds more of it than we do. When it goes, the next is asked from the integer that
 //! we hold. Frames are applied in order, in batches, one batch at a time.
 //!
@@ -30,7 +30,7 @@
 //! # One version, one content
 //! Nothing is sent before it is durable. A node whose disk went back in time would reuse versions; so a node that
 //! starts is **not settled**, and must not accept writes, until its peers have said how much of its log they know
-//! (see [`settle`]). If they know more than it does, or nobody answers, it goes on under a new site id (I2).
+//! (`settle.rs`). If they know more than it does, or nobody answers, it goes on under a new site id (I2).
 
 mod follow;
 mod serve;

@@ -1,9 +1,9 @@
 //! The driver of the protocol: a [`Store`] that takes part in a [`Mesh`].
 //!
-//! One task owns the protocol's [`Core`] and is told everything in turn: what the mesh reports, what the store
+//! One task owns the protocol's [`Core`](crate::protocol::Core) and is told everything in turn: what the mesh reports, what the store
 //! commits, what the tasks around the streams read and write. It never waits for any of them. Its answers go to
 //!
-//! - a writing task for each follower (see [`streams`]), whose queue the core bounds by its window,
+//! - a writing task for each follower (`streams.rs`), whose queue the core bounds by its window,
 //! - a reading task for each upstream, which takes no more than the credit that the core gives,
 //! - short tasks for reads of the log and for applying a batch.
 //!

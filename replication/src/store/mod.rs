@@ -51,7 +51,7 @@ use crate::{
 pub const MAX_ROWS: usize = 256;
 /// Bytes of rows after which a version is full.
 pub const MAX_BYTES: usize = 64 << 10;
-/// Local jobs that may wait for the writer; a further caller waits for a place, [`ENQUEUE_PATIENCE`] at most.
+/// Local jobs that may wait for the writer; a further caller waits for a place, 2 s at most.
 const MAX_JOBS: usize = 4096;
 /// How long a caller waits for a place in the writer's queue before it is told that the store is busy.
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
@@ -103,7 +103,7 @@ pub enum OpenError {
 /// Why a read or a write failed; nothing of the write was kept.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The writer's queue stayed full for [`ENQUEUE_PATIENCE`].
+    /// The writer's queue stayed full for 2 s.
     #[error("too many writes are waiting")]
     Busy,
     /// The node does not know yet whether its disk has lost a part of its own log (see [`Store::hold_writes`]).
