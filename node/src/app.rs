@@ -176,7 +176,7 @@ impl App {
     ) -> Result<Option<T>, Problem> {
         let look = || {
             let found = found.clone();
-            self.store.read(move |db| Ok::<_, Problem>(found(db)?))
+            self.store.glance(move |db| Ok::<_, Problem>(found(db)?))
         };
         if let Some(value) = look().await? {
             return Ok(Some(value));

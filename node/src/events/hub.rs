@@ -41,6 +41,8 @@ const OPENING: usize = 4096;
 const OPEN_AT_ONCE: usize = 256;
 /// Commits that are turned into events in one read.
 const COMMITS_AT_ONCE: usize = 64;
+/// Rows whose events are made without waking another thread for it.
+const ROWS_AT_A_GLANCE: usize = 16;
 /// Bytes of one read of a log when commits were missed.
 const PIECE: usize = 256 << 10;
 /// The kind of the datagrams that carry typing to the other nodes.
@@ -225,6 +227,7 @@ impl Task {
         };
         let frames: Vec<Arc<Frame>> =
             commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
+        let rows: usize = frames.iter().map(|frame| frame.changes.len()).sum();
         let read = move |db: &rusqlite::Connection| {
             frames
                 .iter()
@@ -232,7 +235,12 @@ impl Task {
                 .collect::<rusqlite::Result<Vec<_>>>()
                 .map_err(StoreError::from)
         };
-        match self.store.read(read).await {
+        let made = if rows <= ROWS_AT_A_GLANCE {
+            self.store.glance(read).await
+        } else {
+            self.store.read(read).await
+        };
+        match made {
             Ok(frames) => {
                 let mut state = lock(&self.state);
                 for frame in frames {

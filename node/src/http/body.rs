@@ -52,6 +52,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid_body("the call needs a JSON body"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::invalid_body("the body is not UTF-8"))?;
+    // serde would fill a struct from an array as well, and one whose fields have defaults even from an empty one.
+    if text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[') {
+        return Err(Problem::invalid_body("the body must be a JSON object"));
+    }
     serde_json::from_str(text).map_err(|error| {
         // serde's messages can quote the value at fault, which may be a password; the kind and place are enough.
         let message = error.to_string();
@@ -129,6 +133,7 @@ mod tests {
         assert_eq!(parse::<Login>(b"\xff\xfe").expect_err("no UTF-8").code, "invalid_body");
         assert_eq!(parse::<Login>(b"").expect_err("nothing").code, "invalid_body");
         assert!(parse::<Login>(br#"{"password": 1, "more": []}"#).is_ok());
+        assert_eq!(parse::<Login>(b" [1]").expect_err("a list").code, "invalid_body");
     }
 
     #[test]

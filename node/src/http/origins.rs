@@ -5,19 +5,25 @@ use std::net::IpAddr;
 use crate::app::App;
 
 /// The cluster's origins as they are now.
-#[derive(Debug, Clone)]
-pub struct Origins(Vec<String>);
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    known: Vec<String>,
+    domain: Option<String>,
+}
 
 impl Origins {
-    /// This node's own origin and those that the others publish.
+    /// This node's own origin, those that the others publish, and all over TLS in the domain of the cookie: a page
+    /// must not lose the cluster because its node has gone and is forgotten.
     #[must_use]
     pub fn of(app: &App) -> Self {
-        let mut origins: Vec<String> = origin_of(&app.config.public_url).into_iter().collect();
+        let mut known: Vec<String> = origin_of(&app.config.public_url).into_iter().collect();
         if let Some(mesh) = &app.mesh {
             let published = mesh.directory().entries();
-            origins.extend(published.iter().filter_map(|entry| origin_of(entry.facts.get("url")?)));
+            known.extend(published.iter().filter_map(|entry| origin_of(entry.facts.get("url")?)));
         }
-        Self(origins)
+        let domain = app.config.cookie_domain.as_deref();
+        let domain = domain.map(|domain| domain.trim_start_matches('.').to_ascii_lowercase());
+        Self { known, domain: domain.filter(|domain| !domain.is_empty()) }
     }
 
     /// Whether a page of `origin` belongs to the cluster. `host` is the call's own Host header: a page that this
@@ -25,12 +31,20 @@ impl Origins {
     #[must_use]
     pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
         let Some(origin) = origin_of(origin) else { return false };
-        self.0.contains(&origin)
+        self.known.contains(&origin)
+            || self.domain.as_deref().is_some_and(|domain| is_in(&origin, domain))
             || host.is_some_and(|host| {
                 let scheme = origin.split_once("://").map_or("http", |(scheme, _)| scheme);
                 origin_of(&format!("{scheme}://{host}")).is_some_and(|own| own == origin)
             })
     }
+}
+
+/// Whether the origin is the domain or below it, over TLS.
+fn is_in(origin: &str, domain: &str) -> bool {
+    let Some(authority) = origin.strip_prefix("https://") else { return false };
+    let host = authority.split_once(':').map_or(authority, |(host, _)| host);
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// `scheme://host[:port]` in lower case, without a port that the scheme implies. The names of this machine for itself
@@ -58,7 +72,7 @@ mod tests {
     use super::*;
 
     fn origins(urls: &[&str]) -> Origins {
-        Origins(urls.iter().filter_map(|url| origin_of(url)).collect())
+        Origins { known: urls.iter().filter_map(|url| origin_of(url)).collect(), domain: None }
     }
 
     #[test]
@@ -76,6 +90,22 @@ mod tests {
             "https://127.0.0.1:8081",
         ] {
             assert!(!origins.allows(foreign, Some("fra.chat.example:1")), "{foreign}");
+            assert!(!origins.allows(foreign, None), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn pages_of_the_cookies_domain_belong() {
+        let origins = Origins { domain: Some("chat.example".into()), ..Origins::default() };
+        for own in ["https://chat.example", "https://fra.chat.example", "https://fra.chat.example:8443"] {
+            assert!(origins.allows(own, None), "{own}");
+        }
+        for foreign in [
+            "http://fra.chat.example",
+            "https://badchat.example",
+            "https://chat.example.org",
+            "https://example",
+        ] {
             assert!(!origins.allows(foreign, None), "{foreign}");
         }
     }

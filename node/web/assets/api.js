@@ -206,14 +206,3 @@ export const messages = {
   react: (space, id, emoji, on) =>
     net.request(on ? 'PUT' : 'DELETE', `${messagePath(space, id)}/reactions/${at(emoji)}`),
 };
-
-/**
- * @param {string} text @param {string|null} space
- * @returns {Promise<Message[]>}
- */
-export async function search(text, space) {
-  const query = new URLSearchParams({ q: text, limit: '30' });
-  if (space) query.set('space', space);
-  const { data } = await net.request('GET', `/v1/search?${query}`);
-  return page(data, (raw) => asMessage(raw.message ?? raw)).items;
-}

@@ -134,3 +134,28 @@ test('a goodbye is followed to the alternative that it names', async () => {
   });
   assert.equal(net.base, C);
 });
+
+test('a cursor that no node can read is given up, and everything read anew', async () => {
+  const { net, calls } = cluster(({ path, headers }) => {
+    if (path === '/v1/events' && headers['Last-Event-ID']) return json(400, { code: 'invalid_cursor' });
+    if (path === '/v1/y' && headers['MyChat-After']) return json(400, { code: 'invalid_cursor' });
+    if (path !== '/v1/events') return json(200, {}, { 'MyChat-Cursor': 'old' });
+    return new Response('id: new\nevent: ready\ndata: {"region": "a"}\n\n');
+  });
+  const types = [];
+  await new Promise((resolve) => {
+    const stream = new EventStream(net, 'old', ({ type }) => {
+      types.push(type);
+      if (type === 'ready') {
+        stream.stop();
+        resolve();
+      }
+    });
+    stream.run();
+  });
+  assert.deepEqual(types, ['reset', 'ready']);
+  await net.request('POST', '/v1/x', { body: {} });
+  const { status } = await net.request('GET', '/v1/y');
+  assert.equal(status, 200);
+  assert.deepEqual(calls.filter(({ path }) => path === '/v1/y').map(({ headers }) => headers['MyChat-After']), ['old', undefined]);
+});

@@ -36,7 +36,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
 pub use batch::Batch;
 pub use log_reader::LogRead;
@@ -410,22 +410,31 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
     {
-        let turn = Arc::clone(&self.inner.reading).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let turn = self.reader_turn().await?;
         let inner = Arc::clone(&self.inner);
         let read = move || {
-            let idle = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let reader = match idle {
-                Some(reader) => reader,
-                None => connection::open_reader(&inner.path)?,
-            };
-            let snapshot = reader.unchecked_transaction()?;
-            let result = f(&snapshot);
-            snapshot.finish()?;
-            inner.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            let result = inner.snapshot(f);
             drop(turn);
             result
         };
         tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Job)?
+    }
+
+    /// Like [`Store::read`], but on the calling thread: for a few look-ups by key, which take less time than it takes
+    /// to wake another thread for them.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn glance<T, E>(&self, f: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StoreError> + From<rusqlite::Error>,
+    {
+        let _turn = self.reader_turn().await?;
+        self.inner.snapshot(f)
+    }
+
+    async fn reader_turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        Arc::clone(&self.inner.reading).acquire_owned().await.map_err(|_| StoreError::Closed)
     }
 
     /// Reads a part of `site`'s log, from the version after `after` on: for a peer or a client that is behind.
@@ -454,6 +463,25 @@ impl Store {
         for reader in readers.drain(..) {
             connection::close(reader);
         }
+    }
+}
+
+impl Inner {
+    /// Runs `f` in one snapshot, on a connection that is idle or new.
+    fn snapshot<T, E: From<StoreError> + From<rusqlite::Error>>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => connection::open_reader(&self.path)?,
+        };
+        let snapshot = reader.unchecked_transaction()?;
+        let result = f(&snapshot);
+        snapshot.finish()?;
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        result
     }
 }
 

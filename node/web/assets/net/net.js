@@ -111,6 +111,11 @@ export class Net extends EventTarget {
       }
       this.saw(response.headers.get('MyChat-Cursor'), { base, written: true });
       if (response.ok) return { status: response.status, data };
+      if (response.status === 400 && data?.code === 'invalid_cursor' && this.#after) {
+        // Of another release, or from before the cluster was set up anew: no node can make anything of it.
+        this.forget();
+        continue;
+      }
       if (response.status === 401 && auth && (await this.refused(base))) continue;
       if ([502, 503, 504].includes(response.status) && repeat && (await this.moveAway(base))) continue;
       throw new Problem(response.status, data, retryAfter(response));

@@ -82,6 +82,9 @@ export class EventStream {
     switch (end.kind) {
       case 'unauthorized':
         return this.net.refused(base);
+      case 'reset':
+        this.#take({ type: 'reset', data: null, cursor: null }, base);
+        return true;
       case 'goodbye':
       case 'silent':
       case 'busy':
@@ -137,7 +140,7 @@ export class EventStream {
         cache: 'no-store',
         signal: control.signal,
       });
-      if (!response.ok || !response.body) return refusal(response.status);
+      if (!response.ok || !response.body) return await refusal(response);
       clearTimeout(timer);
       timer = setTimeout(() => abort({ kind: 'held-back' }), FIRST_BYTES_MS);
       const parser = new SseParser();
@@ -177,6 +180,7 @@ export class EventStream {
       control.abort();
     });
     try {
+      const fresh = !this.cursor;
       for (let first = true; ; first = false) {
         const wait = first ? 1 : POLL_S;
         const query = new URLSearchParams({ poll: String(wait) });
@@ -187,7 +191,7 @@ export class EventStream {
           cache: 'no-store',
           signal: AbortSignal.any([control.signal, AbortSignal.timeout((wait + 15) * 1000)]),
         });
-        if (!response.ok) return refusal(response.status);
+        if (!response.ok) return await refusal(response);
         const answer = await response.json();
         for (const item of Array.isArray(answer?.events) ? answer.events : []) {
           const data = typeof item.data === 'string' ? parse(item.data) : item.data;
@@ -196,6 +200,8 @@ export class EventStream {
           if (ending) return ending;
         }
         if (typeof answer?.cursor === 'string') this.#advance(answer.cursor, base);
+        // What `ready` says in a stream: from here on nothing is missed.
+        if (first && fresh) this.onEvent({ type: 'ready', data: null, cursor: this.cursor });
         if (first || this.net.connection.state !== 'live') this.#live(base, null);
         this.#events += 1;
       }
@@ -269,12 +275,14 @@ export class EventStream {
 }
 
 /**
- * @param {number} status
- * @returns {End}
+ * @param {Response} response
+ * @returns {Promise<End>}
  */
-function refusal(status) {
+async function refusal(response) {
+  const { status } = response;
   if (status === 401 || status === 403) return { kind: 'unauthorized' };
   if (status === 503 || status === 429) return { kind: 'busy' };
+  if (status === 400 && parse(await response.text())?.code === 'invalid_cursor') return { kind: 'reset' };
   return { kind: 'failed' };
 }
 

@@ -1,6 +1,6 @@
 // Who is signed in, and what begins and ends with that: the event stream, the reading of spaces, waiting invitations.
 
-import { accounts, search, spaces as spaceApi } from '../api.js';
+import { accounts, spaces as spaceApi } from '../api.js';
 import { backoff, sleep } from '../net/backoff.js';
 import { net } from '../net/net.js';
 import { explain, Problem } from '../net/problem.js';
@@ -73,7 +73,7 @@ async function enter(account) {
   stream = new SharedStream(net, account.id, { onEvent: hear, onSignedOut: () => leave('') });
   stream.start();
   show('chat');
-  await Promise.all([loadSpaces(), acceptInvitation(), probeSearch()]);
+  await Promise.all([loadSpaces(), acceptInvitation()]);
 }
 
 /** @param {string} why Told on the sign-in screen; empty when the person wanted it. */
@@ -91,6 +91,11 @@ function leave(why) {
 
 /** @param {ServerEvent} event */
 function hear(event) {
+  if (event.type === 'reset' && !event.cursor) {
+    // No node can read our cursor. The stream starts anew, and with its `ready` what is missing is read.
+    begun = false;
+    return;
+  }
   if (event.type === 'reset' || (event.type === 'ready' && !begun)) {
     // From here on nothing is missed; what came before is read (again).
     const again = begun || store.timelines.size > 0;
@@ -135,14 +140,4 @@ async function acceptInvitation() {
     const gone = error instanceof Problem && [404, 410].includes(error.status);
     toast(gone ? 'This invitation is no longer good. Ask for a new one.' : explain(error));
   }
-}
-
-async function probeSearch() {
-  try {
-    await search('hello', null);
-    store.canSearch = true;
-  } catch (error) {
-    store.canSearch = error instanceof Problem && ![404, 405, 501].includes(error.status);
-  }
-  store.changed('search');
 }

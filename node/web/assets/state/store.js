@@ -11,7 +11,7 @@
  * session: who is signed in, or which screen shows · spaces: the list, names, unread counts · route: which space is open ·
  * timeline: messages of a space · people: names · members: of a space · typing: in a space · connection: region, latency,
  * state · toast: something to tell the person · announce: something for screen readers only
- * @typedef {'session'|'spaces'|'route'|'timeline'|'people'|'members'|'typing'|'connection'|'toast'|'announce'|'search'} Topic
+ * @typedef {'session'|'spaces'|'route'|'timeline'|'people'|'members'|'typing'|'connection'|'toast'|'announce'} Topic
  */
 
 class Store {
@@ -45,8 +45,6 @@ class Store {
   typing = new Map();
   /** @type {Map<string, string>} What has been typed and not sent, by space. */
   drafts = new Map();
-  /** Whether this server can search. */
-  canSearch = false;
 
   /** Forgets everything of the account. */
   clear() {
@@ -54,7 +52,6 @@ class Store {
     this.open = null;
     this.target = null;
     this.spacesState = 'empty';
-    this.canSearch = false;
     for (const map of [this.spaces, this.timelines, this.outbox, this.people, this.members, this.typing, this.drafts]) {
       map.clear();
     }

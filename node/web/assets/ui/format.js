@@ -8,6 +8,14 @@ const DAY_YEAR = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'num
 /** @param {string} instant */
 export const timeOf = (instant) => TIME.format(new Date(instant));
 
+/** The time without its am or pm, for where there is little room. @param {string} instant */
+export const shortTimeOf = (instant) =>
+  TIME.formatToParts(new Date(instant))
+    .filter(({ type }) => type !== 'dayPeriod')
+    .map(({ value }) => value)
+    .join('')
+    .trim();
+
 /** @param {string} instant */
 export const fullTimeOf = (instant) => FULL.format(new Date(instant));
 

@@ -11,7 +11,7 @@ import { avatar } from './avatar.js';
 import { confirmDialog } from './dialog.js';
 import { h, iconButton } from './dom.js';
 import { editor } from './editor.js';
-import { fullTimeOf, plainOf, shorten, timeOf } from './format.js';
+import { fullTimeOf, plainOf, shorten, shortTimeOf, timeOf } from './format.js';
 import { picker, reactionChips } from './reactions.js';
 
 /** @typedef {import('./rows.js').MessageRow} MessageRow */
@@ -59,7 +59,8 @@ export class MyChatMessage extends HTMLElement {
     this.className = ['message', compact && 'compact', own && 'own', message.deleted && 'deleted', pending?.state]
       .filter(Boolean)
       .join(' ');
-    const time = h('time', { datetime: message.sent_at, title: fullTimeOf(message.sent_at) }, timeOf(message.sent_at));
+    const told = compact ? shortTimeOf(message.sent_at) : timeOf(message.sent_at);
+    const time = h('time', { datetime: message.sent_at, title: fullTimeOf(message.sent_at) }, told);
     const gutter = h('div', { class: 'gutter' }, compact ? time : avatar(message.author));
     const meta = h('div', { class: 'meta' }, h('span', { class: 'author' }, name), compact ? null : time);
     if (compact) meta.classList.add('visually-hidden');

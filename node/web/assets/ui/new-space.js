@@ -8,8 +8,8 @@ import { h } from './dom.js';
 import { choice, errorLine, field, submits } from './form.js';
 
 export const VISIBILITIES = [
-  { value: 'public', label: 'Public: anyone can find and join it' },
   { value: 'private', label: 'Private: by invitation only' },
+  { value: 'public', label: 'Public: anyone can find and join it' },
 ];
 
 export function openNewSpace() {
@@ -22,11 +22,11 @@ export function openNewSpace() {
         { test: 'new-space-form' },
         field({ label: 'Name', name: 'name', required: true, placeholder: 'For example: Release planning', maxlength: 200 }),
         field({ label: 'Topic', name: 'topic', hint: 'What it is for. You can leave it empty.', maxlength: 1000 }),
-        choice({ label: 'Who can join', name: 'visibility', value: 'public', options: VISIBILITIES }),
+        choice({ label: 'Who can join', name: 'visibility', value: 'private', options: VISIBILITIES }),
         error,
         h('div', { class: 'dialog-actions' }, h('button', { type: 'submit', class: 'button primary' }, 'Make space')),
       );
-      submits(form, error, async ({ name = '', topic = '', visibility = 'public' }) => {
+      submits(form, error, async ({ name = '', topic = '', visibility = 'private' }) => {
         const wanted = { name: name.trim(), visibility, ...(topic.trim() ? { topic: topic.trim() } : {}) };
         const space = await api.create(wanted);
         putSpace({ ...space, role: space.role ?? 'owner' });

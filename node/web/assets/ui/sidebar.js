@@ -9,7 +9,6 @@ import { openBrowse } from './browse.js';
 import { h, icon, iconButton, reconcile } from './dom.js';
 import { countText } from './format.js';
 import { openNewSpace } from './new-space.js';
-import { openSearch } from './search.js';
 import { openSettings } from './settings.js';
 import { MyChatStatus } from './status.js';
 import { openSwitcher } from './switcher.js';
@@ -19,7 +18,6 @@ import { View } from './view.js';
 
 export class MyChatSidebar extends View {
   #list = h('ul', { class: 'space-list', test: 'space-list', 'aria-label': 'Your spaces' });
-  #search = h('div', { class: 'sidebar-search', hidden: true });
   #avatar = h('span', { class: 'avatar', 'aria-hidden': 'true' });
   #name = h('span', { class: 'me-name' });
   #handle = h('span', { class: 'me-handle' });
@@ -39,7 +37,6 @@ export class MyChatSidebar extends View {
       h('span', { class: 'me-text' }, this.#name, this.#handle),
       icon('settings'),
     );
-    this.#buildSearch();
     this.replaceChildren(
       h(
         'nav',
@@ -51,7 +48,6 @@ export class MyChatSidebar extends View {
           h('h1', null, 'MyChat'),
           jump,
         ),
-        this.#search,
         h(
           'div',
           { class: 'sidebar-title' },
@@ -68,22 +64,11 @@ export class MyChatSidebar extends View {
         ),
       ),
     );
-    this.follow(['spaces', 'route', 'session', 'people', 'members', 'search']);
-  }
-
-  #buildSearch() {
-    const input = h('input', { type: 'search', name: 'q', placeholder: 'Search messages', 'aria-label': 'Search messages' });
-    const form = h('form', { role: 'search', test: 'search' }, input);
-    form.addEventListener('submit', (event) => {
-      event.preventDefault();
-      if (input.value.trim()) openSearch(input.value.trim());
-    });
-    this.#search.replaceChildren(form);
+    this.follow(['spaces', 'route', 'session', 'people', 'members']);
   }
 
   /** @override */
   render() {
-    this.#search.hidden = !store.canSearch;
     if (store.me) {
       updateAvatar(this.#avatar, store.me.id);
       this.#name.textContent = store.me.name;

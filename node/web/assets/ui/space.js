@@ -11,6 +11,7 @@ import { h, iconButton } from './dom.js';
 import { someNames } from './format.js';
 import { openInvite } from './invite.js';
 import { MyChatMembers } from './members.js';
+import { MyChatStatus } from './status.js';
 import { MyChatTimeline } from './timeline.js';
 import { View } from './view.js';
 
@@ -49,6 +50,7 @@ export class MyChatSpace extends View {
           { class: 'space-head' },
           iconButton('back', 'Back to the list of spaces', goHome, { class: 'icon-button back' }),
           h('div', { class: 'space-heading' }, this.#title, this.#topic),
+          new MyChatStatus({ small: true }),
           this.#invite,
           this.#people,
         ),

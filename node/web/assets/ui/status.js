@@ -12,10 +12,18 @@ export class MyChatStatus extends View {
   #region = h('span', { class: 'status-region' });
   #latency = h('span', { class: 'status-latency' });
   #before = '';
+  #small;
+
+  /** @param {{small?: boolean}} [how] `small` beside the name of a space on a phone, where the list with the line is out of sight. */
+  constructor({ small = false } = {}) {
+    super();
+    this.#small = small;
+  }
 
   /** @override */
   build() {
-    this.dataset.test = 'status';
+    this.dataset.test = this.#small ? 'status-small' : 'status';
+    this.classList.toggle('small', this.#small);
     this.replaceChildren(h('span', { class: 'status-dot', 'aria-hidden': 'true' }), this.#state, this.#region, this.#latency);
     this.follow(['connection', 'session']);
   }
@@ -32,8 +40,8 @@ export class MyChatStatus extends View {
     this.#state.textContent = state === 'reconnecting' && this.#before ? 'Reconnecting…' : WORDS[state];
     this.#region.textContent = region;
     this.#latency.textContent = ms && state !== 'offline' ? `${ms} ms` : '';
-    this.title = `Talking to ${base}`;
-    if (this.#before && this.#before !== state) {
+    this.title = `${this.#state.textContent} Talking to ${base}`;
+    if (this.#before && this.#before !== state && !this.#small) {
       announce(state === 'live' ? `Connected again, region ${region}.` : this.#state.textContent);
     }
     if (state === 'live' || this.#before) this.#before = state;
