@@ -1,9 +1,13 @@
 //! Passwords: argon2id, on blocking threads, never more at a time than the machine has cores.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash,
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 use tokio::sync::Semaphore;
 
@@ -54,7 +58,8 @@ impl fmt::Debug for Secret {
 /// Hashes and checks passwords. A handle; clones share the queue.
 #[derive(Clone)]
 pub struct Passwords {
-    argon2: Argon2<'static>,
+    params: Params,
+    memory: Memory,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// A hash that no password is checked against but to take the time: nobody can tell by the clock whether an
@@ -67,12 +72,13 @@ impl Passwords {
     #[must_use]
     pub(crate) fn new(cost: Cost) -> Self {
         let params = Params::new(cost.kib, cost.passes, 1, None).unwrap_or_default();
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let memory = Memory::default();
         let nobody: [u8; 32] = rand::random();
-        let dummy = argon2.hash_password(&nobody).map_or_else(|_| String::new(), |hash| hash.to_string());
+        let dummy = memory.hash(&params, &nobody).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            argon2,
+            params,
+            memory,
             running: Arc::new(Semaphore::new(cores)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             dummy: dummy.into(),
@@ -84,13 +90,11 @@ impl Passwords {
     /// # Errors
     /// 429 when too many wait already.
     pub async fn hash(&self, password: Secret) -> Result<String, Problem> {
-        let argon2 = self.argon2.clone();
-        self.run(move || argon2.hash_password(password.bytes()).map(|hash| hash.to_string())).await?.map_err(
-            |error| {
-                tracing::error!(%error, "a password could not be hashed");
-                Problem::unavailable("the password could not be hashed")
-            },
-        )
+        let (params, memory) = (self.params.clone(), self.memory.clone());
+        self.run(move || memory.hash(&params, password.bytes())).await?.map_err(|error| {
+            tracing::error!(%error, "a password could not be hashed");
+            Problem::unavailable("the password could not be hashed")
+        })
     }
 
     /// Whether the password is the one of the hash; `None` is checked against nothing and takes as long.
@@ -98,15 +102,11 @@ impl Passwords {
     /// # Errors
     /// 429 when too many wait already.
     pub async fn verify(&self, password: Secret, hash: Option<String>) -> Result<bool, Problem> {
-        let argon2 = self.argon2.clone();
+        let memory = self.memory.clone();
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.dummy.to_string());
-        let right = self
-            .run(move || {
-                PasswordHash::new(&hash)
-                    .is_ok_and(|hash| argon2.verify_password(password.bytes(), &hash).is_ok())
-            })
-            .await?;
+        let right =
+            self.run(move || memory.verify(&hash, password.bytes()).is_some_and(|right| right)).await?;
         Ok(right && known)
     }
 
@@ -124,6 +124,55 @@ impl Passwords {
     }
 }
 
+/// The working memory of the hashes that run, kept from one to the next: 19 MiB each, which the allocator would
+/// otherwise keep once per thread that ever hashed.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
+
+impl Memory {
+    /// Hashes with a salt of its own, to a PHC string.
+    fn hash(&self, params: &Params, password: &[u8]) -> Result<String, argon2::password_hash::Error> {
+        let salt = Salt::generate();
+        let output = self.compute(params.clone(), password, &salt)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(params)?,
+            salt: Some(salt),
+            hash: Some(output),
+        };
+        Ok(hash.to_string())
+    }
+
+    /// Whether the password is that of a PHC string; `None` when that is no argon2id hash.
+    fn verify(&self, hash: &str, password: &[u8]) -> Option<bool> {
+        let hash = PasswordHash::new(hash).ok()?;
+        let argon2id =
+            hash.algorithm == Algorithm::Argon2id.ident() && hash.version == Some(Version::V0x13.into());
+        let (salt, expected) = (hash.salt?, hash.hash?);
+        let params = Params::try_from(&hash).ok().filter(|_| argon2id)?;
+        // The comparison takes the same time wherever they differ.
+        self.compute(params, password, &salt).ok().map(|output| output == expected)
+    }
+
+    fn compute(
+        &self,
+        params: Params,
+        password: &[u8],
+        salt: &[u8],
+    ) -> Result<Output, argon2::password_hash::Error> {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        blocks.resize(params.block_count(), Block::default());
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        let mut out = vec![0; length];
+        let computed = argon2.hash_password_into_with_memory(password, salt, &mut out, &mut blocks);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(blocks);
+        computed?;
+        Ok(Output::new(&out)?)
+    }
+}
+
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Passwords")
@@ -133,6 +182,22 @@ impl fmt::Debug for Passwords {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_are_those_of_the_library() {
+        use argon2::{PasswordHasher, PasswordVerifier};
+        let memory = Memory::default();
+        let params = Params::new(64, 2, 1, None).expect("parameters");
+        let library = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+        let ours = memory.hash(&params, b"correct horse").expect("a hash");
+        assert!(library.verify_password(b"correct horse", ours.as_str()).is_ok());
+        assert!(library.verify_password(b"wrong horse", ours.as_str()).is_err());
+        let theirs = library.hash_password(b"correct horse").expect("a hash").to_string();
+        assert_eq!(memory.verify(&theirs, b"correct horse"), Some(true));
+        assert_eq!(memory.verify(&theirs, b"wrong horse"), Some(false));
+        assert_eq!(memory.verify("$argon2d$v=19$m=64,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", b"x"), None);
+        assert_eq!(memory.0.lock().expect("the memory").len(), 1, "the memory is used again");
+    }
 
     #[tokio::test]
     async fn a_password_is_checked_by_its_hash() {

@@ -17,8 +17,8 @@ use super::OpenError;
 
 /// How often the log's size is looked at.
 const PERIOD: Duration = Duration::from_millis(250);
-/// Bytes of log from which a checkpoint is worth its fsyncs.
-const WORTHWHILE: u64 = 1 << 20;
+/// Pages (of 4 KiB) from which a checkpoint is worth its fsyncs: more often, and they are what commits wait for.
+const WORTHWHILE: i64 = 2000;
 /// Passes in a row: while one runs the log grows, and only one that reaches its end lets it start over.
 const PASSES: u32 = 4;
 
@@ -32,18 +32,12 @@ impl Checkpointer {
     /// Starts checkpointing the database at `path`, which is open.
     pub fn start(path: &Path) -> Result<Self, OpenError> {
         let db = Connection::open(path)?;
-        let log = {
-            let mut name = path.as_os_str().to_owned();
-            name.push("-wal");
-            std::path::PathBuf::from(name)
-        };
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || {
                 while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                    // The file keeps its size when the log starts over; then a pass costs nothing but a look.
-                    if std::fs::metadata(&log).is_ok_and(|file| file.len() >= WORTHWHILE) {
+                    if pending(&db).is_some_and(|pages| pages >= WORTHWHILE) {
                         checkpoint(&db);
                     }
                 }
@@ -60,6 +54,13 @@ impl Drop for Checkpointer {
             let _ = thread.join();
         }
     }
+}
+
+/// Pages in the log that the database file does not have yet.
+fn pending(db: &Connection) -> Option<i64> {
+    let (pages, copied): (i64, i64) =
+        db.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?))).ok()?;
+    Some(pages - copied)
 }
 
 fn checkpoint(db: &Connection) {
