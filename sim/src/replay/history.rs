@@ -21,10 +21,21 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct History {
     pub(super) ids: HashSet<Uuid>,
+    /// The client ids of the messages.
+    pub(super) client_ids: HashSet<Uuid>,
+    /// Messages with the client id of an earlier one, which should have become one with it.
+    pub(super) twins: u64,
     /// How many messages it lists; more than `ids` when one is listed twice.
     pub(super) messages: u64,
     /// A SHA-256 over the messages in their order, in hexadecimal.
     pub(super) hash: String,
+}
+
+impl History {
+    /// Whether it has the line that was answered with this id, be it under the id that another node gave it.
+    pub(super) fn has(&self, id: &Uuid, client_id: &Uuid) -> bool {
+        self.ids.contains(id) || self.client_ids.contains(client_id)
+    }
 }
 
 #[derive(Deserialize)]
@@ -40,6 +51,7 @@ struct Row {
     author: Value,
     body: Value,
     sent_at: String,
+    client_id: Option<String>,
 }
 
 /// Reads everything from one node.
@@ -50,8 +62,7 @@ pub(super) async fn read(
     space: Uuid,
     deadline: Instant,
 ) -> anyhow::Result<History> {
-    let mut history =
-        Collector { ids: HashSet::new(), messages: 0, hash: digest::Context::new(&digest::SHA256) };
+    let mut history = Collector::new();
     let mut cursor: Option<String> = None;
     loop {
         let path = page_path(space, cursor.as_deref())?;
@@ -103,16 +114,26 @@ async fn page(
 }
 
 struct Collector {
-    ids: HashSet<Uuid>,
-    messages: u64,
+    history: History,
     hash: digest::Context,
 }
 
 impl Collector {
+    fn new() -> Self {
+        let (ids, client_ids) = (HashSet::new(), HashSet::new());
+        let history = History { ids, client_ids, twins: 0, messages: 0, hash: String::new() };
+        Self { history, hash: digest::Context::new(&digest::SHA256) }
+    }
+
     /// Each field with its length before it, so that no two histories hash alike by moving a boundary.
     fn add(&mut self, row: &Row) {
-        self.ids.insert(row.id);
-        self.messages += 1;
+        let client_id: Option<Uuid> = row.client_id.as_deref().and_then(|id| id.parse().ok());
+        if self.history.ids.insert(row.id)
+            && let Some(client_id) = client_id
+        {
+            self.history.twins += u64::from(!self.history.client_ids.insert(client_id));
+        }
+        self.history.messages += 1;
         let fields = [row.id.to_string(), row.author.to_string(), row.body.to_string(), row.sent_at.clone()];
         for field in fields {
             self.hash.update(&(field.len() as u64).to_be_bytes());
@@ -122,6 +143,6 @@ impl Collector {
 
     fn finish(self) -> History {
         let hash = self.hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        History { ids: self.ids, messages: self.messages, hash }
+        History { hash, ..self.history }
     }
 }

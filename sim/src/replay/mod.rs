@@ -207,17 +207,20 @@ async fn play(
 
 /// Waits until every observer has every accepted message, or until the time is over.
 async fn settle(observers: &[Observer], posted: &[Posted], within: Duration, bar: &ProgressBar) {
-    let accepted: HashSet<Uuid> = posted
+    let accepted: HashSet<(Uuid, Uuid)> = posted
         .iter()
         .filter_map(|posted| match posted.outcome {
-            Outcome::Accepted { id, .. } => Some(id),
+            Outcome::Accepted { id, .. } => Some((id, posted.client_id)),
             _ => None,
         })
         .collect();
     bar.set_length((accepted.len() * observers.len()) as u64);
     let deadline = Instant::now() + within;
     loop {
-        let missing = |observer: &Observer| accepted.difference(&observer.seen().ids).count();
+        let missing = |observer: &Observer| {
+            let seen = observer.seen();
+            accepted.iter().filter(|(id, client_id)| !seen.has(id, client_id)).count()
+        };
         let missing: usize = observers.iter().map(missing).sum();
         bar.set_position(bar.length().unwrap_or_default().saturating_sub(missing as u64));
         if missing == 0 || Instant::now() >= deadline {

@@ -27,12 +27,24 @@ pub(super) struct Seen {
     /// Each message once, in order of arrival.
     pub(super) messages: Vec<Sighting>,
     pub(super) ids: HashSet<Uuid>,
+    /// The client ids of the messages.
+    pub(super) client_ids: HashSet<Uuid>,
     /// How often a message came that had come before.
     pub(super) doubled: u64,
     /// How often a stream was opened after the first.
     pub(super) reconnects: u64,
     /// How often a node said that it can't serve the cursor.
     pub(super) resets: u64,
+}
+
+impl Seen {
+    /// Whether it has seen the line that was answered with this id.
+    ///
+    /// A node that dies before its answer has sent may have kept the line, which the next node then takes too. The
+    /// nodes make one message of the two, under either id.
+    pub(super) fn has(&self, id: &Uuid, client_id: &Uuid) -> bool {
+        self.ids.contains(id) || self.client_ids.contains(client_id)
+    }
 }
 
 /// One message at one observer.
@@ -119,6 +131,7 @@ struct Reader {
 struct Message {
     id: Uuid,
     space: Uuid,
+    client_id: Option<String>,
 }
 
 impl Reader {
@@ -202,7 +215,7 @@ impl Reader {
                 if let Ok(message) = serde_json::from_str::<Message>(&event.data)
                     && message.space == self.space
                 {
-                    self.note(message.id, arrived, since);
+                    self.note(&message, arrived, since);
                 }
             }
             "reset" => lock(&self.seen).resets += 1,
@@ -225,10 +238,11 @@ impl Reader {
         self.reading.send_replace(true);
     }
 
-    fn note(&self, id: Uuid, at: Instant, stream_since: Instant) {
+    fn note(&self, message: &Message, at: Instant, stream_since: Instant) {
         let mut seen = lock(&self.seen);
-        match seen.ids.insert(id) {
-            true => seen.messages.push(Sighting { id, node: self.at, at, stream_since }),
+        seen.client_ids.extend(message.client_id.as_deref().and_then(|id| id.parse::<Uuid>().ok()));
+        match seen.ids.insert(message.id) {
+            true => seen.messages.push(Sighting { id: message.id, node: self.at, at, stream_since }),
             false => seen.doubled += 1,
         }
     }

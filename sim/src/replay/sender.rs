@@ -38,6 +38,8 @@ pub(super) struct Pace {
 pub(super) struct Posted {
     /// Its position in the script.
     pub(super) line: usize,
+    /// Under which it was posted.
+    pub(super) client_id: Uuid,
     /// When the first request for it began.
     pub(super) started: Instant,
     /// How long after its moment that was.
@@ -110,9 +112,11 @@ async fn post(
 ) -> Posted {
     let deadline = Instant::now() + patience;
     let path = format!("/v1/spaces/{space}/messages");
-    let body = json!({ "body": body, "client_id": Uuid::now_v7() });
+    let client_id = Uuid::now_v7();
+    let body = json!({ "body": body, "client_id": client_id });
     let mut posted = Posted {
         line,
+        client_id,
         started: Instant::now(),
         late: moment.elapsed(),
         attempts: 0,

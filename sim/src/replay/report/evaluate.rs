@@ -28,6 +28,7 @@ pub(in crate::replay) struct Evidence<'a> {
 
 /// An accepted line, found by its message.
 struct Accepted {
+    client_id: Uuid,
     node: usize,
     started: Instant,
     answered: Instant,
@@ -85,7 +86,8 @@ pub(in crate::replay) fn evaluate(evidence: Evidence<'_>) -> ReplayReport {
 fn accepted(posted: &[Posted]) -> AcceptedById {
     let accepted = posted.iter().filter_map(|posted| match posted.outcome {
         Outcome::Accepted { id, node, answered } => {
-            Some((id, Accepted { node, started: posted.started, answered, attempts: posted.attempts }))
+            let Posted { client_id, started, attempts, .. } = *posted;
+            Some((id, Accepted { client_id, node, started, answered, attempts }))
         }
         _ => None,
     });
@@ -121,7 +123,7 @@ fn observer_row(region: &str, seen: &Seen, accepted: &AcceptedById) -> ObserverR
     ObserverRow {
         region: region.to_owned(),
         received: seen.messages.len() as u64,
-        lost: accepted.keys().filter(|id| !seen.ids.contains(id)).count() as u64,
+        lost: accepted.iter().filter(|(id, line)| !seen.has(id, &line.client_id)).count() as u64,
         doubled: seen.doubled,
         out_of_order: out_of_order(&seen.messages, accepted),
         reconnects: seen.reconnects,
@@ -148,8 +150,8 @@ fn node_row(node: &Node, history: &History, accepted: &AcceptedById) -> NodeRow 
         region: node.region.clone(),
         url: node.url.clone(),
         messages: history.messages,
-        missing: accepted.keys().filter(|id| !history.ids.contains(id)).count() as u64,
-        repeated: history.messages - history.ids.len() as u64,
+        missing: accepted.iter().filter(|(id, line)| !history.has(id, &line.client_id)).count() as u64,
+        repeated: history.messages - history.ids.len() as u64 + history.twins,
         sha256: history.hash.clone(),
     }
 }

@@ -15,11 +15,22 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
+/// Of the line at a position.
+fn client_id(line: usize) -> Uuid {
+    Uuid::from_u128(1000 + line as u128)
+}
+
 impl Scene {
     fn new() -> Scene {
         let node =
             |region: &str| Node { url: format!("http://{region}"), id: region.into(), region: region.into() };
-        let history = History { ids: Default::default(), messages: 0, hash: "aa".into() };
+        let history = History {
+            ids: Default::default(),
+            client_ids: Default::default(),
+            twins: 0,
+            messages: 0,
+            hash: "aa".into(),
+        };
         Scene {
             zero: Instant::now(),
             nodes: vec![node("fra"), node("syd")],
@@ -37,7 +48,8 @@ impl Scene {
     fn post(&mut self, number: u128, node: usize, ms: u64, attempts: u32) {
         let outcome = Outcome::Accepted { id: id(number), node, answered: self.at(ms + 2) };
         let line = self.posted.len();
-        self.posted.push(Posted { line, started: self.at(ms), late: Duration::ZERO, attempts, outcome });
+        let (client_id, started) = (client_id(line), self.at(ms));
+        self.posted.push(Posted { line, client_id, started, late: Duration::ZERO, attempts, outcome });
         for history in &mut self.histories {
             history.ids.insert(id(number));
             history.messages += 1;
@@ -111,6 +123,7 @@ fn losses_doubles_and_differences_are_faults() {
     let error = CallError::Unreachable("503".into());
     scene.posted.push(Posted {
         line: 2,
+        client_id: client_id(2),
         started: scene.at(20),
         late: Duration::from_millis(7),
         attempts: 4,
@@ -124,6 +137,25 @@ fn losses_doubles_and_differences_are_faults() {
     for part in ["answered by no node", "did not reach", "twice", "missing", "listed twice", "same"] {
         assert!(faults.contains(part), "{part} in {faults}");
     }
+}
+
+#[test]
+fn a_line_that_another_node_had_kept_before_it_died_counts_under_that_nodes_id() {
+    let mut scene = Scene::new();
+    scene.post(1, 0, 0, 2);
+    for history in &mut scene.histories {
+        history.ids = [id(9)].into();
+        history.client_ids.insert(client_id(0));
+    }
+    for seen in &mut scene.seen {
+        seen.ids.insert(id(9));
+        seen.client_ids.insert(client_id(0));
+    }
+    assert_eq!(scene.report().faults(), Vec::<String>::new());
+    scene.histories[0].twins = 1;
+    scene.seen[1].client_ids.clear();
+    let report = scene.report();
+    assert_eq!((report.nodes[0].repeated, report.observers[1].lost), (1, 1));
 }
 
 #[test]
@@ -160,7 +192,8 @@ fn refusals_are_counted_by_reason() {
         let code = if line == 1 { "invalid_body" } else { "too_large" };
         let error = CallError::Refused { status: 400, code: code.into(), detail: "no".into() };
         let outcome = Outcome::Refused(error);
-        scene.posted.push(Posted { line, started: scene.zero, late: Duration::ZERO, attempts: 1, outcome });
+        let (client_id, started) = (client_id(line), scene.zero);
+        scene.posted.push(Posted { line, client_id, started, late: Duration::ZERO, attempts: 1, outcome });
     }
     let report = scene.report();
     let counts: Vec<_> =
