@@ -120,11 +120,13 @@ async fn answer(
         .and_then(|id| id.to_str().ok())
         .or(wish.cursor.as_deref())
         .filter(|cursor| !cursor.is_empty());
-    let (cursor, mut reset) = match given.map(str::parse::<Cursor>) {
-        None => (None, false),
-        Some(Ok(cursor)) => (Some(cursor), false),
+    // A stream begins after everything that has been answered with success so far: the hub may be a moment behind.
+    let now = || Cursor::from(app.store.vector().as_ref());
+    let (mut cursor, mut reset) = match given.map(str::parse::<Cursor>) {
+        None => (now(), false),
+        Some(Ok(cursor)) => (cursor, false),
         // An EventSource would give up over a status; told to start over, it goes on.
-        Some(Err(_)) if manners == Manners::Goodbye => (None, true),
+        Some(Err(_)) if manners == Manners::Goodbye => (now(), true),
         Some(Err(_)) => return Err(invalid_cursor()),
     };
     let subscription = Subscription {
@@ -134,16 +136,11 @@ async fn answer(
         cursor: cursor.clone(),
     };
     let opened = app.events.open(subscription).await?;
-    let resumed = match cursor {
-        Some(cursor) if missed(&cursor, &opened.position) > MAX_MISSED => {
-            reset = true;
-            None
-        }
-        cursor => cursor,
-    };
-    let start = resumed.clone().unwrap_or_else(|| Cursor::from(&opened.position));
-    let backlog =
-        resumed.map(|cursor| Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
+    if missed(&cursor, &opened.position) > MAX_MISSED {
+        (cursor, reset) = (now(), true);
+    }
+    let start = cursor.clone();
+    let backlog = Some(Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
     let mut first = Vec::new();
     if reset {
         first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));

@@ -26,8 +26,8 @@ pub struct Subscription {
     pub session: SessionId,
     /// The spaces that it is about; all that the account is a member of, if none are named.
     pub only: Option<BTreeSet<SpaceId>>,
-    /// What the client has seen, if it says so.
-    pub cursor: Option<Cursor>,
+    /// What the client has seen.
+    pub cursor: Cursor,
 }
 
 struct Stream {
@@ -80,7 +80,7 @@ impl State {
         self.next += 1;
         let id = self.next;
         let queue = Arc::new(Queue::default());
-        let ahead = subscription.cursor.clone().filter(|cursor| !cursor.is_covered_by(&self.position));
+        let ahead = Some(subscription.cursor.clone()).filter(|cursor| !cursor.is_covered_by(&self.position));
         for space in &spaces {
             self.by_space.entry(*space).or_default().insert(id);
         }
