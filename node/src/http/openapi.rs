@@ -5,7 +5,7 @@ use utoipa::{
     Modify, OpenApi,
     openapi::{
         Components,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
@@ -44,14 +44,25 @@ fn document() -> utoipa::openapi::OpenApi {
         crate::admin::http::Docs::openapi(),
         crate::keys::http::Docs::openapi(),
         super::node_info::Docs::openapi(),
-        crate::spaces::http::Docs::openapi(),
-        crate::messages::http::Docs::openapi(),
-        crate::notifications::http::Docs::openapi(),
-        crate::events::http::Docs::openapi(),
+        signed_in(crate::spaces::http::Docs::openapi()),
+        signed_in(crate::messages::http::Docs::openapi()),
+        signed_in(crate::notifications::http::Docs::openapi()),
+        signed_in(crate::events::http::Docs::openapi()),
     ];
     let mut document = Base::openapi();
     for part in parts {
         document.merge(part);
     }
     document
+}
+
+/// A domain all of whose calls need a token.
+fn signed_in(mut part: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for path in part.paths.paths.values_mut() {
+        let calls = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
+        for call in calls.into_iter().flatten() {
+            call.security = Some(vec![SecurityRequirement::new("bearer", [""; 0])]);
+        }
+    }
+    part
 }
