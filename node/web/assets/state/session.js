@@ -107,7 +107,7 @@ function hear(event) {
   applyEvent(event);
 }
 
-/** @param {typeof store.screen} screen */
+/** @param {'starting' | 'unreachable' | 'auth' | 'chat'} screen */
 function show(screen) {
   store.screen = screen;
   store.changed('session');
