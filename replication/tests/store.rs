@@ -197,6 +197,26 @@ async fn i4_convergent_equal_vectors_mean_equal_tables() {
     assert_eq!(dump(&fourth).await, expected);
 }
 
+/// The same cell written with the same value at two sites belongs to one of the two logs only: it has to be the same
+/// one everywhere, or a node that gets each log from the other's writer gets the row from neither.
+#[tokio::test]
+async fn i4_convergent_what_two_sites_write_alike_is_in_one_of_their_logs() {
+    // Which of the two site ids is the larger is up to chance.
+    for _ in 0..8 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (a, b, c) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"), open(folder.path(), "c.db"));
+        note(&a, 1, "the same").await;
+        note(&b, 1, "the same").await;
+        a.apply(log_of(&b, b.site(), 0).await).await.expect("applied");
+        b.apply(log_of(&a, a.site(), 0).await).await.expect("applied");
+        c.apply(log_of(&b, a.site(), 0).await).await.expect("applied");
+        c.apply(log_of(&a, b.site(), 0).await).await.expect("applied");
+        assert_eq!((a.vector(), a.vector()), (b.vector(), c.vector()));
+        assert_eq!(dump(&c).await, dump(&a).await);
+        assert_eq!(dump(&b).await, dump(&a).await);
+    }
+}
+
 #[tokio::test]
 async fn an_erased_row_stays_erased_when_its_original_comes_late() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -29,6 +29,9 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     )
     .map_err(|e| failed(e.into()))?;
     mychat_crsqlite::load(&db)?;
+    // Of two writes that are alike, too, one wins, by the larger site id: otherwise each node would count the cell to
+    // the log of which it heard first, and a third that gets the logs from different nodes might get it from neither.
+    db.query_row("SELECT crsql_config_set('merge-equal-values', 1)", [], |_| Ok(()))?;
     Ok(db)
 }
 
