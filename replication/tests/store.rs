@@ -204,7 +204,8 @@ async fn i4_convergent_what_two_sites_write_alike_is_in_one_of_their_logs() {
     // Which of the two site ids is the larger is up to chance.
     for _ in 0..8 {
         let folder = tempfile::tempdir().expect("a folder");
-        let (a, b, c) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"), open(folder.path(), "c.db"));
+        let (a, b, c) =
+            (open(folder.path(), "a.db"), open(folder.path(), "b.db"), open(folder.path(), "c.db"));
         note(&a, 1, "the same").await;
         note(&b, 1, "the same").await;
         a.apply(log_of(&b, b.site(), 0).await).await.expect("applied");
