@@ -9,6 +9,8 @@ const PAUSE_MS = 700;
 let watched = null;
 /** @type {Map<string, string>} By space: the message up to which the server knows that we have read. */
 const marked = new Map();
+/** @type {Map<string, string>} By space: the latest message that was on the screen. What comes after one has left is not. */
+const seen = new Map();
 /** @type {Map<string, ReturnType<typeof setTimeout>>} */
 const timers = new Map();
 
@@ -30,13 +32,14 @@ export function markRead(id) {
     store.spaces.set(id, { ...space, unread: 0 });
     store.changed('spaces', id);
   }
+  if (newest > (seen.get(id) ?? '')) seen.set(id, newest);
   if (newest <= (marked.get(id) ?? '') || timers.has(id)) return;
   timers.set(id, setTimeout(() => tellServer(id), PAUSE_MS));
 }
 
 /** @param {string} id */
 async function tellServer(id) {
-  const newest = store.timelines.get(id)?.items.at(-1)?.id;
+  const newest = seen.get(id);
   try {
     if (store.me && newest) {
       await api.read(id, newest);
@@ -47,8 +50,8 @@ async function tellServer(id) {
   } finally {
     timers.delete(id);
   }
-  const later = store.timelines.get(id)?.items.at(-1)?.id;
-  if (isWatched(id) && later && newest && later > newest) markRead(id);
+  const later = seen.get(id);
+  if (later && newest && later > newest) timers.set(id, setTimeout(() => tellServer(id), PAUSE_MS));
 }
 
 /**
@@ -76,6 +79,7 @@ export function readElsewhere(id, message, unread) {
 export function forgetReading() {
   watched = null;
   marked.clear();
+  seen.clear();
   for (const timer of timers.values()) clearTimeout(timer);
   timers.clear();
 }
