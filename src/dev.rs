@@ -31,7 +31,7 @@ use crate::{
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[command(after_help = "Examples:
   mychat dev
-  mychat dev --regions fra,gru,nrt,syd --port 9000 --data /tmp/world")]
+  mychat dev --regions fra,gru,nrt,syd --port 9000 --data ./world")]
 pub struct DevArgs {
     /// The regions, separated by commas [default: fra,iad,syd].
     #[arg(long, env = "MYCHAT_REGIONS", value_delimiter = ',', value_name = "REGIONS")]
