@@ -5,10 +5,10 @@ use rusqlite::{Connection, types::Type};
 use super::{Derive, Row, StoreError};
 use crate::log::{Frame, codec, key};
 
-/// Merges one frame, and derives from the rows that it really changed.
-pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
+/// Merges one frame, or nothing of it; see [`merge`].
+pub fn merge_whole(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
     db.prepare_cached("SAVEPOINT frame")?.raw_execute()?;
-    let merged = merge_changes(db, derive, frame);
+    let merged = merge(db, derive, frame);
     // After a failure of the disk SQLite has rolled back everything itself; the first error is the one to tell.
     let ended = match merged {
         Ok(()) => db.prepare_cached("RELEASE frame").and_then(|mut release| release.raw_execute().map(drop)),
@@ -17,7 +17,9 @@ pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlit
     merged.and(ended)
 }
 
-fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
+/// Merges one frame, and derives from the rows that it really changed. After an error a part of it may stand in the
+/// open transaction.
+pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",

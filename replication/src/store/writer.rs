@@ -57,6 +57,15 @@ struct Group {
     finishes: Vec<Finish>,
 }
 
+/// How a batch of frames is merged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Merging {
+    /// All or nothing of the batch.
+    Plain,
+    /// Each frame within a savepoint: one that can't be merged is set aside, the others stay.
+    Guarded,
+}
+
 impl Writer {
     pub fn open(
         path: &Path,
@@ -307,6 +316,18 @@ impl Writer {
 
     /// Merges frames in one transaction.
     fn apply(&mut self, frames: &[Arc<Frame>]) -> Result<Applied, StoreError> {
+        match self.apply_by(frames, Merging::Plain) {
+            // A frame that can't be merged is rare, and a savepoint around each dear: the pages that it changes are
+            // copied first. So they are used only once a batch is known to have such a frame.
+            Err(StoreError::Sql(_)) => {
+                self.recover();
+                self.apply_by(frames, Merging::Guarded)
+            }
+            result => result,
+        }
+    }
+
+    fn apply_by(&mut self, frames: &[Arc<Frame>], merging: Merging) -> Result<Applied, StoreError> {
         let started = Instant::now();
         let db = self.db.as_ref().ok_or(StoreError::Closed)?;
         let mut outcome = Applied::default();
@@ -323,18 +344,24 @@ impl Writer {
                 outcome.gaps += 1;
                 continue;
             }
-            if let Err(error) = merge::merge(db, self.derive.as_mut(), frame) {
-                if is_environment(&error) {
+            let merged = match merging {
+                Merging::Plain => merge::merge(db, self.derive.as_mut(), frame),
+                Merging::Guarded => merge::merge_whole(db, self.derive.as_mut(), frame),
+            };
+            if let Err(error) = merged {
+                if merging == Merging::Plain || is_environment(&error) {
                     return Err(error.into());
                 }
                 merge::quarantine(db, frame, &error)?;
                 outcome.quarantined += 1;
             }
-            write_vector(db, frame.site, frame.version)?;
             vector.advance(frame.site, frame.version);
             self.clock.observe(frame.stamp, wall_millis());
             outcome.applied += 1;
             applied.push(Arc::clone(frame));
+        }
+        for (site, version) in vector.iter().filter(|(site, version)| self.held.get(*site) < *version) {
+            write_vector(db, site, version)?;
         }
         db.prepare_cached("COMMIT")?.raw_execute()?;
         if !applied.is_empty() {
