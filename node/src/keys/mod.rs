@@ -13,6 +13,7 @@
 pub mod cookie;
 pub mod http;
 pub mod refresh;
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -116,6 +117,7 @@ struct Inner {
     /// The keys whose access tokens are accepted; the first one signs. One so far: a rotation adds the next here
     /// before it signs, and drops the last one when its tokens have expired.
     access: Vec<JwtKey>,
+    verified: verified::Verified<Caller>,
     operator: JwtKey,
     refresh: hmac::Key,
     cookie: hmac::Key,
@@ -130,6 +132,7 @@ impl Keys {
         let mac = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &cluster.derive(purpose));
         Self(Arc::new(Inner {
             access: vec![JwtKey::from_seed(&cluster.derive("jwt/1"))],
+            verified: verified::Verified::default(),
             operator: JwtKey::from_seed(&cluster.derive("admin/1")),
             refresh: mac("refresh/1"),
             cookie: mac("cookie/1"),
@@ -160,11 +163,17 @@ impl Keys {
     /// # Errors
     /// When it has expired, or was not issued by this cluster as an access token.
     pub fn verify_access(&self, token: &str) -> Result<Caller, TokenError> {
+        let now = (timestamp::now_millis() / 1000).saturating_sub(LEEWAY_SECONDS);
+        if let Some(caller) = self.0.verified.find(token, now) {
+            return Ok(caller);
+        }
         let named = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?.kid;
         let key =
             self.0.access.iter().find(|key| named.as_ref() == Some(&key.id)).ok_or(TokenError::Invalid)?;
         let claims: AccessClaims = key.verify(token, ISSUER)?;
-        Ok(Caller { account: claims.sub, session: claims.sid })
+        let caller = Caller { account: claims.sub, session: claims.sid };
+        self.0.verified.remember(token, caller, claims.exp);
+        Ok(caller)
     }
 
     /// The key of operators' tokens.
