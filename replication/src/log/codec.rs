@@ -1,4 +1,5 @@
-//! The wire format of frames: a format byte, then postcard.
+//! The format of frames that stand alone: a format byte, then postcard. On streams a shorter one is spoken
+//! ([`super::stream`]).
 //!
 //! Names of tables and columns repeat in every change of a frame, so they go once into a small dictionary in
 //! front. A format that this program does not know is an [`Error::Format`], never a misread frame: the sender of
@@ -55,13 +56,38 @@ struct WireChange<'a> {
     sequence: u32,
 }
 
+/// A [`Value`] that borrows.
 #[derive(Serialize, Deserialize)]
-enum WireValue<'a> {
+pub(super) enum WireValue<'a> {
     Null,
     Integer(i64),
     Real(f64),
     Text(&'a str),
     Blob(&'a [u8]),
+}
+
+impl<'a> From<&'a Value> for WireValue<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Integer(number) => Self::Integer(*number),
+            Value::Real(number) => Self::Real(*number),
+            Value::Text(text) => Self::Text(text),
+            Value::Blob(bytes) => Self::Blob(bytes),
+        }
+    }
+}
+
+impl From<WireValue<'_>> for Value {
+    fn from(value: WireValue<'_>) -> Self {
+        match value {
+            WireValue::Null => Self::Null,
+            WireValue::Integer(number) => Self::Integer(number),
+            WireValue::Real(number) => Self::Real(number),
+            WireValue::Text(text) => Self::Text(text.to_owned()),
+            WireValue::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
 }
 
 /// Encodes a frame.
@@ -85,13 +111,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, Error> {
                 table: index(&change.table)?,
                 column: index(&change.column)?,
                 key: &change.key,
-                value: match &change.value {
-                    Value::Null => WireValue::Null,
-                    Value::Integer(number) => WireValue::Integer(*number),
-                    Value::Real(number) => WireValue::Real(*number),
-                    Value::Text(text) => WireValue::Text(text),
-                    Value::Blob(bytes) => WireValue::Blob(bytes),
-                },
+                value: (&change.value).into(),
                 column_version: change.column_version,
                 causal_length: change.causal_length,
                 sequence: change.sequence,
@@ -138,13 +158,7 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, Error> {
                 table: name(change.table)?,
                 key: change.key.to_vec(),
                 column: name(change.column)?,
-                value: match change.value {
-                    WireValue::Null => Value::Null,
-                    WireValue::Integer(number) => Value::Integer(number),
-                    WireValue::Real(number) => Value::Real(number),
-                    WireValue::Text(text) => Value::Text(text.to_owned()),
-                    WireValue::Blob(bytes) => Value::Blob(bytes.to_vec()),
-                },
+                value: change.value.into(),
                 column_version: change.column_version,
                 causal_length: change.causal_length,
                 sequence: change.sequence,
@@ -157,12 +171,13 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn frames() -> impl Strategy<Value = Frame> {
+    /// Any frame.
+    pub fn frames() -> impl Strategy<Value = Frame> {
         let value = prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::Integer),

@@ -2,12 +2,13 @@
 //!
 //! - [`SiteId`] and [`Version`] name one changeset for ever (invariant I2).
 //! - [`VersionVector`] says how much of every site's log a node holds, as a gapless prefix (I3).
-//! - [`Frame`] carries one version over the wire; [`codec`] is its format.
+//! - [`Frame`] carries one version over the wire; [`stream`] is its format there, [`codec`] the one of a frame alone.
 //! - [`key`] packs a row's primary key the way cr-sqlite does.
 
 pub mod codec;
 mod frame;
 pub mod key;
+pub mod stream;
 mod vector;
 
 use std::fmt;

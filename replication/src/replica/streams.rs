@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::{RecvStream, SendStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    io::BufReader,
+    sync::{Semaphore, mpsc},
+};
 
 use super::{Frames, Report, Reports, wire};
 use crate::{
-    NodeId,
+    NodeId, log,
     mesh::Mesh,
     protocol::{Event, RECEIVE_WINDOW, StreamId},
 };
@@ -16,6 +19,8 @@ use crate::{
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that are handed to QUIC in one write, if that many wait.
 const WRITE_SIZE: usize = 64 << 10;
+/// Bytes that are taken from QUIC in one read, if that many wait: frames are small.
+const READ_SIZE: usize = 16 << 10;
 
 /// Reads what a peer wants of a new stream and reports it.
 pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, reports: Reports) {
@@ -30,14 +35,17 @@ pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, report
     }
 }
 
-/// Writes what the core hands over. The queue has no bound of its own: the core counts what is unsent.
+/// Writes what the core hands over, in answer to `request`. The queue has no bound of its own: the core counts what is unsent.
 pub async fn write(
     stream: StreamId,
+    request: wire::FollowRequest,
     mut send: SendStream,
     mut queue: mpsc::UnboundedReceiver<Frames>,
     reports: Reports,
 ) {
-    let mut buffer = Vec::new();
+    // Formats older than the first there are none of.
+    let mut buffer = vec![wire::FRAMES.min(request.reads.max(1))];
+    let mut writer = log::stream::Writer::new(request.after);
     'stream: while let Some(frames) = queue.recv().await {
         let mut waiting = frames;
         // Whatever else waits goes out in the same write.
@@ -46,10 +54,9 @@ pub async fn write(
         }
         let mut frames = waiting.iter().peekable();
         while frames.peek().is_some() {
-            buffer.clear();
             let mut bytes = 0;
             while let Some(frame) = frames.next_if(|_| buffer.len() < WRITE_SIZE) {
-                if let Err(error) = wire::append_frame(&mut buffer, frame) {
+                if let Err(error) = wire::append_frame(&mut buffer, &mut writer, frame) {
                     tracing::error!(site = %frame.site, version = %frame.version, %error, "a frame can't be encoded");
                     break 'stream;
                 }
@@ -60,6 +67,7 @@ pub async fn write(
                 break 'stream;
             }
             metrics::counter!("mychat_replication_sent_bytes_total").increment(buffer.len() as u64);
+            buffer.clear();
             if reports.send(Report::Event(Event::Sent { stream, bytes })).await.is_err() {
                 return;
             }
@@ -94,10 +102,13 @@ async fn read_until_it_ends(
 ) -> Result<(), wire::Error> {
     let ended = |error: String| wire::Error::Ended(error);
     // The sending half is kept until the end: dropping it would be read as losing interest.
-    let (mut send, mut recv) = mesh.open(peer, wire::KIND).await.map_err(|e| ended(e.to_string()))?;
+    let (mut send, recv) = mesh.open(peer, wire::KIND).await.map_err(|e| ended(e.to_string()))?;
     wire::write_request(&mut send, &request).await?;
+    let mut recv = BufReader::with_capacity(READ_SIZE, recv);
+    wire::read_format(&mut recv).await?;
+    let mut reader = log::stream::Reader::new(request.group, request.site, request.after);
     loop {
-        let frame = Arc::new(wire::read_frame(&mut recv).await?);
+        let frame = Arc::new(wire::read_frame(&mut recv, &mut reader).await?);
         let taken = credit
             .acquire_many(credit_for(frame.size()))
             .await

@@ -162,7 +162,7 @@ impl CoreTask {
                 let stream = StreamId(self.next_follower);
                 let (queue, queued) = mpsc::unbounded_channel();
                 self.followers.insert(stream, queue);
-                self.spawn(streams::write(stream, send, queued, self.reports.clone()));
+                self.spawn(streams::write(stream, request, send, queued, self.reports.clone()));
                 self.tell(Event::FollowerOpened { stream, peer, site: request.site, after: request.after });
             }
         }
@@ -220,7 +220,8 @@ impl CoreTask {
             Action::SendHeads { peer } => self.send_heads(peer),
             Action::Follow { stream, peer, site, after } => {
                 let credit = Arc::new(Semaphore::new(RECEIVE_WINDOW));
-                let request = wire::FollowRequest { group: GroupId::GLOBAL, site, after };
+                let request =
+                    wire::FollowRequest { group: GroupId::GLOBAL, site, after, reads: wire::FRAMES };
                 let reading = streams::read(
                     stream,
                     self.mesh.clone(),

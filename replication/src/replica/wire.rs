@@ -1,12 +1,14 @@
 //! The two messages of the protocol, and how frames are laid on a stream.
 //!
 //! Every message starts with a format byte. On a stream each message has its length before it, four bytes little
-//! endian.
+//! endian. A request names the newest format of frames that the asker reads; the answer starts with the one that its
+//! sender has chosen, so that old and new nodes understand each other, and goes on with frames.
 
-use quinn::{RecvStream, SendStream};
+use quinn::SendStream;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::log::{Frame, GroupId, SiteId, Version, VersionVector, codec};
+use crate::log::{Frame, GroupId, SiteId, Version, VersionVector, codec, stream};
 
 /// The kind of the streams and datagrams of this protocol.
 pub const KIND: u8 = 16;
@@ -14,6 +16,8 @@ pub const KIND: u8 = 16;
 const FORMAT: u8 = 1;
 /// Sites in one heads datagram: 1,150 bytes always fit, and an entry has at most 26.
 const SITES_PER_DATAGRAM: usize = 40;
+/// The newest format of frames on a stream that this program reads and writes.
+pub const FRAMES: u8 = 1;
 /// The largest request, in bytes.
 const MAX_REQUEST: usize = 1024;
 
@@ -57,6 +61,8 @@ pub struct FollowRequest {
     pub site: SiteId,
     /// From the version after this one.
     pub after: Version,
+    /// The newest format of frames that the asker reads.
+    pub reads: u8,
 }
 
 /// The heads of a node as datagrams; nearly always one.
@@ -95,28 +101,40 @@ pub async fn write_request(send: &mut SendStream, request: &FollowRequest) -> Re
 }
 
 /// Reads the request that opens a stream.
-pub async fn read_request(recv: &mut RecvStream) -> Result<FollowRequest, Error> {
+pub async fn read_request(recv: &mut (impl AsyncRead + Unpin)) -> Result<FollowRequest, Error> {
     decode(&read_message(recv, MAX_REQUEST).await?)
 }
 
 /// Appends a frame as it goes on the stream.
-pub fn append_frame(buffer: &mut Vec<u8>, frame: &Frame) -> Result<(), Error> {
-    let encoded = codec::encode(frame)?;
-    buffer.extend(u32::try_from(encoded.len()).map_err(|_| Error::TooLarge(encoded.len()))?.to_le_bytes());
-    buffer.extend(encoded);
+pub fn append_frame(buffer: &mut Vec<u8>, writer: &mut stream::Writer, frame: &Frame) -> Result<(), Error> {
+    let start = buffer.len();
+    buffer.extend([0; 4]);
+    *buffer = writer.append(std::mem::take(buffer), frame)?;
+    let length = buffer.len() - start - 4;
+    let encoded = u32::try_from(length).map_err(|_| Error::TooLarge(length))?.to_le_bytes();
+    buffer[start..start + 4].copy_from_slice(&encoded);
     Ok(())
 }
 
-/// Reads the next frame of a stream.
-pub async fn read_frame(recv: &mut RecvStream) -> Result<Frame, Error> {
-    Ok(codec::decode(&read_message(recv, codec::MAX_FRAME).await?)?)
+/// Reads the byte that an answer starts with.
+pub async fn read_format(recv: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
+    match recv.read_u8().await.map_err(|error| Error::Ended(error.to_string()))? {
+        FRAMES => Ok(()),
+        format => Err(Error::Format(format)),
+    }
 }
 
-async fn read_message(recv: &mut RecvStream, most: usize) -> Result<Vec<u8>, Error> {
-    let ended = |error: quinn::ReadExactError| Error::Ended(error.to_string());
-    let mut length = [0; 4];
-    recv.read_exact(&mut length).await.map_err(ended)?;
-    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+/// Reads the next frame of a stream.
+pub async fn read_frame(
+    recv: &mut (impl AsyncRead + Unpin),
+    reader: &mut stream::Reader,
+) -> Result<Frame, Error> {
+    Ok(reader.read(&read_message(recv, codec::MAX_FRAME).await?)?)
+}
+
+async fn read_message(recv: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Vec<u8>, Error> {
+    let ended = |error: std::io::Error| Error::Ended(error.to_string());
+    let length = usize::try_from(recv.read_u32_le().await.map_err(ended)?).unwrap_or(usize::MAX);
     if length > most {
         return Err(Error::TooLarge(length));
     }
