@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::MultiProgress;
 
+use crate::bench::{self, BenchCommand};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -19,12 +20,16 @@ pub enum SimCommand {
     /// Example: mychat sim replay --irc 2004-12-25.log --rate 200 --nodes http://127.0.0.1:8081 http://127.0.0.1:8082
     #[command(verbatim_doc_comment)]
     Replay(ReplayArgs),
+    /// Measure how fast real processes on this machine are
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
 pub async fn run(command: SimCommand) -> anyhow::Result<()> {
     match command {
         SimCommand::Replay(args) => replay(args).await,
+        SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
     }
 }
 
@@ -56,8 +61,10 @@ mod tests {
     }
 
     fn parse(line: &str) -> Result<ReplayArgs, clap::Error> {
-        let SimCommand::Replay(args) = Program::try_parse_from(line.split(' '))?.command;
-        Ok(args)
+        match Program::try_parse_from(line.split(' '))?.command {
+            SimCommand::Replay(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

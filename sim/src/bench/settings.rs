@@ -1,0 +1,124 @@
+//! The flags of the benchmarks.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+
+/// What all benchmarks of replication take.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The folder in which the servers' folders are made; its disk decides what a commit costs [default: the system's
+    /// folder for temporary files] [example: --dir /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// The servers take free ports from this one on [example: --ports 30000]
+    #[arg(long, value_name = "PORT", default_value_t = 20_000)]
+    pub ports: u16,
+
+    /// Bytes of the text of each message [example: --body-bytes 500]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = RangedU64ValueParser::<usize>::new().range(16..=16_000))]
+    pub body_bytes: usize,
+
+    /// Give each message an id of the client's own, as the web client does, by which a repeat would be known
+    #[arg(long)]
+    pub client_id: bool,
+
+    /// Repeat this many times, and report the medians [example: --runs 5]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
+
+    /// Also write the report, with each run, to this file as JSON [example: --json latency.json]
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// What the nodes log, to files in their folder [example: --node-log info]
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    pub node_log: String,
+}
+
+impl Common {
+    /// Where the servers' folders are made.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+/// Which system is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum System {
+    /// This program.
+    MyChat,
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MyChat => "MyChat",
+        })
+    }
+}
+
+/// How long from a commit until it is visible at the other nodes.
+#[derive(Debug, Clone, Args)]
+pub struct LatencyArgs {
+    /// Messages a second, posted to node A on schedule whether or not earlier ones have been answered
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub rate: u32,
+
+    /// For how long [example: --seconds 60]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+
+    /// Seconds at the beginning that do not count
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=60))]
+    pub warm_up: u32,
+
+    /// Hold what the nodes send each other back for so many milliseconds, each way, by a relay; also 0 goes through
+    /// the relay [default: no relay] [example: --delay-ms 40]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub delay_ms: Option<u32>,
+
+    /// Kept connections that post; a message whose turn it is waits when all are busy, which counts
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections: u32,
+
+    /// What all benchmarks take.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// How many messages a second until all nodes hold them all.
+#[derive(Debug, Clone, Args)]
+pub struct ThroughputArgs {
+    /// Connections that post, each its next message once the last was answered
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub writers: u32,
+
+    /// For how long [example: --seconds 60]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+
+    /// Post to all three nodes, the writers in turn, and not to A alone
+    #[arg(long)]
+    pub everywhere: bool,
+
+    /// Do not compare the nodes' contents in the end, which takes a while after many messages
+    #[arg(long)]
+    pub no_check: bool,
+
+    /// What all benchmarks take.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Checks a folder before anything is started.
+pub(super) fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    if !folder.is_dir() {
+        bail!("--dir {}: not a folder", folder.display());
+    }
+    Ok(())
+}

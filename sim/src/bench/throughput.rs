@@ -1,0 +1,109 @@
+//! How many single messages a second the nodes take, until all of them hold everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use indicatif::ProgressBar;
+
+use super::cluster::{Cluster, NAMES, NODES};
+use super::load;
+use super::settings::{System, ThroughputArgs};
+use super::sheet::{Better, Sheet};
+use super::usage::{Usage, disk};
+
+/// How long the nodes may take to become level.
+const LEVEL: Duration = Duration::from_secs(600);
+/// How often they are asked.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How it is done, for the report.
+pub(super) fn method(args: &ThroughputArgs) -> Vec<String> {
+    let to = if args.everywhere { "all three nodes, the writers in turn" } else { "A" };
+    vec![
+        format!("Three processes on this machine. {} writers post to {to}, each the next message of {} bytes once the",
+            args.writers, args.common.body_bytes),
+        format!("last is answered, for {} s. Level: from the first POST until all nodes hold everything, by their vectors.", args.seconds),
+        "Then the histories of all nodes are read and compared. Processor time is to the level point, disk is all files".to_owned(),
+        "of a node's folder once it has stopped, less what was there before. The load generator shares the processors.".to_owned(),
+    ]
+}
+
+/// One run.
+pub(super) async fn measure(
+    system: &System,
+    args: &ThroughputArgs,
+    bar: &ProgressBar,
+) -> anyhow::Result<Sheet> {
+    let mut cluster = Cluster::start(system, &args.common, None).await?;
+    let (usage, own) = (cluster.servers.usage(), Usage::of(None));
+    let empty: [u64; NODES] = std::array::from_fn(|at| disk(&cluster.servers.places[at].data));
+    let count = Arc::new(AtomicU64::new(0));
+    let shown = {
+        let (bar, count) = (bar.clone(), Arc::clone(&count));
+        tokio::spawn(async move {
+            loop {
+                bar.set_position(count.load(Relaxed));
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    };
+    let began = Instant::now();
+    let at: &[usize] = if args.everywhere { &[0, 1, 2] } else { &[0] };
+    let time = Duration::from_secs(args.seconds.into());
+    let posted = load::closed_loop(&cluster, at, args.writers, time, &count).await;
+    shown.abort();
+    let mut posted = posted?;
+    let writing = began.elapsed();
+    while !cluster.is_level(posted.accepted).await? {
+        ensure!(began.elapsed() < writing + LEVEL, "the nodes do not become level");
+        tokio::time::sleep(POLL).await;
+    }
+    let level = began.elapsed();
+    let now = cluster.servers.usage();
+    let generator = Usage::of(None).cpu - own.cpu;
+    if !args.no_check {
+        bar.set_message("comparing the nodes");
+        compare(&cluster, posted.accepted).await?;
+    }
+    cluster.servers.stop().await?;
+    let mut sheet = Sheet::new(&["value"]);
+    let accepted = posted.accepted as f64;
+    sheet.row("accepted", "messages/s", Better::Higher, &[accepted / writing.as_secs_f64()]);
+    sheet.row("held by all nodes", "messages/s", Better::Higher, &[accepted / level.as_secs_f64()]);
+    sheet.row("level after the last answer", "s", Better::Neither, &[(level - writing).as_secs_f64()]);
+    for (name, value) in ["p50", "p90", "p99", "max"].into_iter().zip(distribution(&mut posted.took)) {
+        sheet.row(format!("POST → answer {name}"), "ms", Better::Lower, &[value]);
+    }
+    for (at, name) in NAMES.iter().enumerate() {
+        let cpu = now[at].cpu - usage[at].cpu;
+        sheet.row(format!("processor time, {name}"), "s", Better::Neither, &[cpu]);
+        sheet.row(format!("processor time a message, {name}"), "µs", Better::Lower, &[cpu / accepted * 1e6]);
+    }
+    sheet.row("processor time, generator", "s", Better::Neither, &[generator]);
+    for (at, name) in NAMES.iter().enumerate() {
+        sheet.row(format!("resident, {name}"), "MB", Better::Lower, &[now[at].resident as f64 / 1e6]);
+    }
+    for (at, name) in NAMES.iter().enumerate() {
+        let bytes = disk(&cluster.servers.places[at].data).saturating_sub(empty[at]);
+        sheet.row(format!("disk a message, {name}"), "bytes", Better::Lower, &[bytes as f64 / accepted]);
+    }
+    Ok(sheet)
+}
+
+fn distribution(took: &mut [i64]) -> Vec<f64> {
+    let mut times = Sheet::new(&[]);
+    times.times("", Better::Lower, took);
+    times.rows.swap_remove(0).values
+}
+
+/// Fails when a node lacks something or nodes differ.
+pub(super) async fn compare(cluster: &Cluster, accepted: u64) -> anyhow::Result<()> {
+    let contents = cluster.contents().await?;
+    for (name, (count, hash)) in NAMES.iter().zip(&contents) {
+        ensure!(*count == accepted, "node {name} has {count} messages of {accepted} that were accepted");
+        ensure!(*hash == contents[0].1, "node {name} has other messages than A");
+    }
+    Ok(())
+}
