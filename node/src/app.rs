@@ -79,9 +79,21 @@ impl Condition {
     }
 }
 
-/// The parts of a running node, as the handlers use them.
+/// The parts of a running node, as the handlers use them. A handle: every layer around a handler has its own, so it is
+/// one counter to touch and not ten.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What an [`App`] is a handle to.
+pub struct Parts {
     /// The database.
     pub store: Store,
     /// The keys of tokens and claims.
@@ -98,7 +110,7 @@ pub struct App {
     pub events: Hub,
     /// Counts failed sign-ins.
     pub throttle: Arc<Throttle>,
-    heads: Arc<OnceLock<Arc<dyn Heads>>>,
+    heads: OnceLock<Arc<dyn Heads>>,
 }
 
 impl App {
@@ -106,7 +118,7 @@ impl App {
     #[must_use]
     pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
         let condition = Arc::<Condition>::default();
-        Self {
+        Self(Arc::new(Parts {
             events: Hub::start(store.clone(), Arc::clone(&condition), mesh.clone()),
             store,
             keys: Keys::new(&config.cluster_key),
@@ -114,9 +126,9 @@ impl App {
             mesh,
             condition,
             throttle: Arc::default(),
-            heads: Arc::default(),
+            heads: OnceLock::default(),
             config,
-        }
+        }))
     }
 
     /// This node's id.
