@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
+use super::klukai;
 use super::marker::Template;
 use super::mychat::{self, MyChat};
 use super::process::{Server, ports};
@@ -71,6 +72,10 @@ impl Servers {
                 let arguments = |at| mychat::arguments(&places, at, &key, &common.node_log);
                 (mychat::program()?, std::array::from_fn(arguments))
             }
+            System::Klukai(program) => {
+                let arguments = |at| klukai::configure(&places, at, folder.path());
+                (program.clone(), [arguments(0)?, arguments(1)?, arguments(2)?])
+            }
         };
         let running = [const { None }; NODES];
         let mut servers = Self { places, running, relay, system: system.clone(), program, arguments, folder };
@@ -100,6 +105,7 @@ impl Servers {
             loop {
                 let ready = match &self.system {
                     System::MyChat => mychat::is_ready(http, others).await,
+                    System::Klukai(_) => klukai::is_ready(http).await,
                 };
                 if ready {
                     break;
@@ -137,6 +143,7 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 enum What {
     MyChat(MyChat),
+    Klukai,
 }
 
 impl Cluster {
@@ -150,6 +157,10 @@ impl Cluster {
         let servers = Servers::start(system, common, delay).await?;
         let what = match system {
             System::MyChat => What::MyChat(MyChat::prepare(&servers.places).await?),
+            System::Klukai(_) => {
+                klukai::prepare(&servers.places).await?;
+                What::Klukai
+            }
         };
         Ok(Self { servers, what, size: common.body_bytes, client_id: common.client_id })
     }
@@ -164,6 +175,7 @@ impl Cluster {
         let node = self.servers.places[at].http;
         Template::new(match &self.what {
             What::MyChat(mychat) => mychat.post(node, self.size, self.client_id),
+            What::Klukai => klukai::post(node, self.size),
         })
     }
 
@@ -171,6 +183,7 @@ impl Cluster {
     pub(super) fn accepted(&self) -> u16 {
         match &self.what {
             What::MyChat(_) => 201,
+            What::Klukai => 200,
         }
     }
 
@@ -178,16 +191,21 @@ impl Cluster {
     pub(super) fn watch(&self, at: usize) -> Vec<u8> {
         match &self.what {
             What::MyChat(mychat) => mychat.watch(self.servers.places[at].http),
+            What::Klukai => klukai::watch(self.servers.places[at].http),
         }
     }
 
     /// Whether all servers hold the same, as far as they say; `written` messages in all.
-    pub(super) async fn is_level(&self, _written: u64) -> anyhow::Result<bool> {
+    pub(super) async fn is_level(&self, written: u64) -> anyhow::Result<bool> {
         match &self.what {
             What::MyChat(_) => {
                 let heads = self.servers.places.each_ref().map(|place| mychat::heads(place.http));
                 let heads = futures_util::future::try_join_all(heads).await?;
                 Ok(heads.windows(2).all(|pair| pair[0] == pair[1]))
+            }
+            What::Klukai => {
+                let counts = self.servers.places.each_ref().map(|place| klukai::count(place.http));
+                Ok(futures_util::future::try_join_all(counts).await?.iter().all(|count| *count == written))
             }
         }
     }
@@ -198,6 +216,7 @@ impl Cluster {
         for place in &self.servers.places {
             contents.push(match &self.what {
                 What::MyChat(mychat) => mychat.history(place.http).await?,
+                What::Klukai => klukai::contents(place.http).await?,
             });
         }
         Ok(contents)

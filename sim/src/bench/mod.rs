@@ -6,8 +6,8 @@
 //!                                    report ◀─ sheet (percentiles, medians) ◀───────┘
 //! ```
 //!
-//! - `cluster` starts three nodes in a folder of their own; `mychat` says how this system is spoken to. `relay` is the
-//!   distance between them.
+//! - `cluster` starts three nodes in a folder of their own; `mychat` and `klukai` say how each system is spoken to.
+//!   `relay` is the distance between them.
 //! - `load` posts, by the few lines of HTTP of `wire`; each message carries a number (`marker`), by which it is known
 //!   again in a stream of events.
 //! - `latency` and `throughput` are the benchmarks. Each makes a `sheet` a run; the `report` has their medians, and
@@ -23,6 +23,7 @@ use clap::Subcommand;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 mod cluster;
+mod klukai;
 mod latency;
 mod load;
 mod marker;
@@ -58,6 +59,7 @@ pub enum ReplicationCommand {
     /// Examples:
     ///   mychat sim bench replication latency
     ///   mychat sim bench replication latency --rate 500 --seconds 20 --delay-ms 40 --runs 5 --json latency.json
+    ///   mychat sim bench replication latency --peer klukai --klukai ~/.cargo/bin/corrosion --peer-rate 10
     #[command(verbatim_doc_comment)]
     Latency(LatencyArgs),
     /// How many single messages a second, until all nodes hold them
@@ -65,6 +67,7 @@ pub enum ReplicationCommand {
     /// Examples:
     ///   mychat sim bench replication throughput
     ///   mychat sim bench replication throughput --writers 64 --seconds 30 --everywhere
+    ///   mychat sim bench replication throughput --peer klukai --klukai ~/.cargo/bin/corrosion --runs 5
     #[command(verbatim_doc_comment)]
     Throughput(ThroughputArgs),
 }
@@ -94,7 +97,7 @@ async fn repeat(
     each: impl AsyncFn(System, ProgressBar) -> anyhow::Result<Sheet>,
 ) -> anyhow::Result<Vec<(String, Vec<Sheet>)>> {
     check_folder(&common.folder())?;
-    let systems = [System::MyChat];
+    let systems = common.systems()?;
     let mut runs: Vec<(String, Vec<Sheet>)> =
         systems.iter().map(|system| (system.to_string(), Vec::new())).collect();
     for run in 1..=common.runs {

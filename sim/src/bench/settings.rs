@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
-use clap::Args;
+use anyhow::{bail, ensure};
 use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
 
 /// What all benchmarks of replication take.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +31,16 @@ pub struct Common {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub runs: u32,
 
+    /// Measure this system too, in the same run by turns, and say how many times better MyChat is [example: --peer
+    /// klukai --klukai ~/.cargo/bin/corrosion]
+    #[arg(long, value_name = "SYSTEM", requires = "klukai")]
+    pub peer: Option<Peer>,
+
+    /// The program of klukai, the published fork of Corrosion: `RUSTFLAGS="--cfg tokio_unstable" cargo install klukai
+    /// --locked` makes it under the name corrosion
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub klukai: Option<PathBuf>,
+
     /// Also write the report, with each run, to this file as JSON [example: --json latency.json]
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -40,7 +50,26 @@ pub struct Common {
     pub node_log: String,
 }
 
+/// Another system to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// The published fork of Corrosion, Fly.io's replicated SQLite.
+    Klukai,
+}
+
 impl Common {
+    /// The systems to measure, MyChat first.
+    pub(super) fn systems(&self) -> anyhow::Result<Vec<System>> {
+        let mut systems = vec![System::MyChat];
+        if let Some(program) = &self.klukai {
+            // The servers run in folders of their own.
+            let program = std::path::absolute(program)?;
+            ensure!(program.is_file(), "--klukai {}: no such file", program.display());
+            systems.push(System::Klukai(program));
+        }
+        Ok(systems)
+    }
+
     /// Where the servers' folders are made.
     pub(super) fn folder(&self) -> PathBuf {
         self.dir.clone().unwrap_or_else(std::env::temp_dir)
@@ -52,12 +81,15 @@ impl Common {
 pub(super) enum System {
     /// This program.
     MyChat,
+    /// klukai, and its program.
+    Klukai(PathBuf),
 }
 
 impl fmt::Display for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MyChat => "MyChat",
+            Self::Klukai(_) => "klukai",
         })
     }
 }
@@ -68,6 +100,11 @@ pub struct LatencyArgs {
     /// Messages a second, posted to node A on schedule whether or not earlier ones have been answered
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub rate: u32,
+
+    /// Messages a second for the other system, where it can't carry as many [default: the same] [example: --peer-rate
+    /// 10]
+    #[arg(long, value_name = "N", requires = "peer", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub peer_rate: Option<u32>,
 
     /// For how long [example: --seconds 60]
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -89,6 +126,16 @@ pub struct LatencyArgs {
     /// What all benchmarks take.
     #[command(flatten)]
     pub common: Common,
+}
+
+impl LatencyArgs {
+    /// Messages a second for a system.
+    pub(super) fn rate_of(&self, system: &System) -> u32 {
+        match system {
+            System::MyChat => self.rate,
+            System::Klukai(_) => self.peer_rate.unwrap_or(self.rate),
+        }
+    }
 }
 
 /// How many messages a second until all nodes hold them all.

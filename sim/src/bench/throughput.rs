@@ -8,6 +8,7 @@ use anyhow::ensure;
 use indicatif::ProgressBar;
 
 use super::cluster::{Cluster, NAMES, NODES};
+use super::klukai;
 use super::load;
 use super::settings::{System, ThroughputArgs};
 use super::sheet::{Better, Sheet};
@@ -21,13 +22,23 @@ const POLL: Duration = Duration::from_millis(10);
 /// How it is done, for the report.
 pub(super) fn method(args: &ThroughputArgs) -> Vec<String> {
     let to = if args.everywhere { "all three nodes, the writers in turn" } else { "A" };
-    vec![
-        format!("Three processes on this machine. {} writers post to {to}, each the next message of {} bytes once the",
-            args.writers, args.common.body_bytes),
-        format!("last is answered, for {} s. Level: from the first POST until all nodes hold everything, by their vectors.", args.seconds),
-        "Then the histories of all nodes are read and compared. Processor time is to the level point, disk is all files".to_owned(),
-        "of a node's folder once it has stopped, less what was there before. The load generator shares the processors.".to_owned(),
-    ]
+    let mut method = vec![
+        format!(
+            "Three processes on this machine; {} writers post to {to}, each its next message of {} bytes once the \
+             last is answered, for {} s.",
+            args.writers, args.common.body_bytes, args.seconds
+        ),
+        "Held by all: from the first POST until every node holds everything, by their version vectors.".to_owned(),
+        "Processor time is until then, too; disk is all files of a node's folder once it has stopped, less what \
+         was there before the first message."
+            .to_owned(),
+        "The load generator runs on the same processors.".to_owned(),
+    ];
+    if !args.no_check {
+        method.push("In the end the histories of all nodes were read, and were the same.".to_owned());
+    }
+    method.extend(args.common.peer.map(klukai::method));
+    method
 }
 
 /// One run.
