@@ -12,7 +12,7 @@ use super::marker::Template;
 use super::mychat::{self, MyChat};
 use super::process::{Server, ports};
 use super::relay::Relay;
-use super::settings::{Common, System};
+use super::settings::{Setup, System};
 use super::usage::Usage;
 
 /// How many servers there are.
@@ -49,10 +49,9 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    async fn start(system: &System, common: &Common, delay: Option<Duration>) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mychat-bench-").tempdir_in(common.folder());
-        let folder = folder.with_context(|| format!("--dir {}", common.folder().display()))?;
-        let mut next = common.ports;
+    async fn start(system: &System, setup: &Setup, delay: Option<Duration>) -> anyhow::Result<Self> {
+        let folder = setup.general.temporary()?;
+        let mut next = setup.ports;
         let (https, meshes) = (ports::<NODES>(&mut next)?, ports::<NODES>(&mut next)?);
         let fronts = if delay.is_some() { ports::<NODES>(&mut next)? } else { meshes };
         let places: [Place; NODES] = std::array::from_fn(|at| Place {
@@ -69,7 +68,7 @@ impl Servers {
             System::MyChat => {
                 let key = folder.path().join("cluster.key");
                 mychat::make_key(&key).await?;
-                let arguments = |at| mychat::arguments(&places, at, &key, &common.node_log);
+                let arguments = |at| mychat::arguments(&places, at, &key, &setup.node_log);
                 (mychat::program()?, std::array::from_fn(arguments))
             }
             System::Klukai(program) => {
@@ -93,6 +92,11 @@ impl Servers {
         let log = self.folder.path().join(format!("{}.log", NAMES[at]));
         self.running[at] = Some(Server::start(&self.program, &self.arguments[at], &log)?);
         Ok(())
+    }
+
+    /// Adds arguments for a server's next start.
+    pub(super) fn add_arguments(&mut self, at: usize, arguments: impl IntoIterator<Item = String>) {
+        self.arguments[at].extend(arguments);
     }
 
     /// Waits until all that run take calls, and know each other.
@@ -151,10 +155,10 @@ impl Cluster {
     /// relay between them, also when it is zero.
     pub(super) async fn start(
         system: &System,
-        common: &Common,
+        setup: &Setup,
         delay: Option<Duration>,
     ) -> anyhow::Result<Self> {
-        let servers = Servers::start(system, common, delay).await?;
+        let servers = Servers::start(system, setup, delay).await?;
         let what = match system {
             System::MyChat => What::MyChat(MyChat::prepare(&servers.places).await?),
             System::Klukai(_) => {
@@ -162,7 +166,7 @@ impl Cluster {
                 What::Klukai
             }
         };
-        Ok(Self { servers, what, size: common.body_bytes, client_id: common.client_id })
+        Ok(Self { servers, what, size: setup.general.body_bytes, client_id: setup.client_id })
     }
 
     /// Where a server takes calls.
@@ -210,15 +214,20 @@ impl Cluster {
         }
     }
 
-    /// How many messages each server has, and a hash of what it has.
-    pub(super) async fn contents(&self) -> anyhow::Result<Vec<(u64, String)>> {
-        let mut contents = Vec::new();
-        for place in &self.servers.places {
-            contents.push(match &self.what {
-                What::MyChat(mychat) => mychat.history(place.http).await?,
-                What::Klukai => klukai::contents(place.http).await?,
-            });
+    /// How many messages a server has, and a hash of what it has.
+    pub(super) async fn contents_of(&self, at: usize) -> anyhow::Result<(u64, String)> {
+        let node = self.http(at);
+        match &self.what {
+            What::MyChat(mychat) => mychat.history(node).await,
+            What::Klukai => klukai::contents(node).await,
         }
-        Ok(contents)
+    }
+
+    /// A server's database.
+    pub(super) fn database(&self, at: usize) -> PathBuf {
+        self.servers.places[at].data.join(match &self.what {
+            What::MyChat(_) => mychat::DATABASE,
+            What::Klukai => klukai::DATABASE,
+        })
     }
 }

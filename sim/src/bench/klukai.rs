@@ -11,11 +11,13 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::cluster::{NODES, Place};
-use super::marker::mark;
-use super::mychat::body;
+use super::marker::{Template, mark};
 use super::settings::Peer;
+use super::text::body;
 use super::wire::{Connection, request};
 
+/// The file of the database in a node's folder.
+pub(super) const DATABASE: &str = "klukai.db";
 /// The table, in the form that cr-sqlite takes.
 const SCHEMA: &str = "CREATE TABLE messages (
     id TEXT NOT NULL PRIMARY KEY,
@@ -54,7 +56,7 @@ pub(super) fn configure(places: &[Place; NODES], at: usize, folder: &Path) -> an
         "[db]\npath = {:?}\nschema_paths = [{:?}]\n\n[gossip]\naddr = \"{}\"\nexternal_addr = \"{}\"\n\
          client_addr = \"127.0.0.1:0\"\nbootstrap = [{}]\nplaintext = true\n\n[api]\naddr = \"{}\"\n\n\
          [admin]\npath = {:?}\n\n[log]\ncolors = false\n",
-        path("klukai.db"),
+        path(DATABASE),
         schema.display().to_string(),
         place.mesh,
         place.front,
@@ -94,9 +96,23 @@ pub(super) fn post(node: SocketAddr, size: usize) -> Vec<u8> {
     insert(node, &format!("{}{ID_REST}", mark(0)), &body(size))
 }
 
+/// The request that writes messages with these numbers and with texts of their own, in one transaction.
+pub(super) fn post_many(node: SocketAddr, size: usize, numbers: std::ops::Range<u64>) -> Vec<u8> {
+    let rows: Vec<Value> = numbers
+        .map(|number| {
+            let body = Template::new(body(size).into_bytes()).varied(number);
+            row(&format!("{}{ID_REST}", mark(number)), &String::from_utf8_lossy(&body))
+        })
+        .collect();
+    request("POST", "/v1/transactions", node, &[], &Value::from(rows).to_string())
+}
+
 fn insert(node: SocketAddr, id: &str, body: &str) -> Vec<u8> {
-    let transaction = json!([[INSERT, [id, SPACE, AUTHOR, body, 1_735_689_600_000_u64]]]);
-    request("POST", "/v1/transactions", node, &[], &transaction.to_string())
+    request("POST", "/v1/transactions", node, &[], &json!([row(id, body)]).to_string())
+}
+
+fn row(id: &str, body: &str) -> Value {
+    json!([INSERT, [id, SPACE, AUTHOR, body, 1_735_689_600_000_u64]])
 }
 
 /// The request for the stream of the table's updates, which names the ids of rows.

@@ -31,14 +31,14 @@ pub(super) fn method(args: &LatencyArgs) -> Vec<String> {
         None => "over loopback".to_owned(),
         Some(delay) => format!("with a UDP relay between them that adds {delay} ms each way"),
     };
-    let peer = args.common.peer.map(|_| args.peer_rate.unwrap_or(args.rate));
+    let peer = args.setup.peer.map(|_| args.peer_rate.unwrap_or(args.rate));
     let peer = peer.map(|rate| format!(" (klukai: {rate})")).unwrap_or_default();
     let mut method = vec![
         format!("Three processes on this machine, {network}."),
         format!(
             "One message of {} bytes per POST to A, {} a second{peer} for {} s on a fixed schedule, over {} kept \
              connections; the first {} s do not count.",
-            args.common.body_bytes, args.rate, args.seconds, args.connections, args.warm_up
+            args.setup.general.body_bytes, args.rate, args.seconds, args.connections, args.warm_up
         ),
         "POST means the scheduled moment, so the time that a writer was held up by earlier ones counts."
             .to_owned(),
@@ -48,14 +48,14 @@ pub(super) fn method(args: &LatencyArgs) -> Vec<String> {
         "All times are by one monotonic clock; load generator and relay run on the same processors."
             .to_owned(),
     ];
-    method.extend(args.common.peer.map(klukai::method));
+    method.extend(args.setup.peer.map(klukai::method));
     method
 }
 
 /// One run.
 pub(super) async fn measure(system: &System, args: &LatencyArgs, bar: &ProgressBar) -> anyhow::Result<Sheet> {
     let delay = args.delay_ms.map(|delay| Duration::from_millis(delay.into()));
-    let cluster = Cluster::start(system, &args.common, delay).await?;
+    let cluster = Cluster::start(system, &args.setup, delay).await?;
     let rate = args.rate_of(system);
     let count = u64::from(rate) * u64::from(args.warm_up + args.seconds);
     let start = Instant::now() + LEAD;
