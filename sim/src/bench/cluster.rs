@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
+use super::klukai;
 use super::marker::Template;
 use super::mychat::{self, MyChat};
 use super::process::{Server, ports};
 use super::relay::Relay;
-use super::settings::{Common, System};
+use super::settings::{Setup, System};
 use super::usage::Usage;
 
 /// How many servers there are.
@@ -48,10 +49,9 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    async fn start(system: &System, common: &Common, delay: Option<Duration>) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mychat-bench-").tempdir_in(common.folder());
-        let folder = folder.with_context(|| format!("--dir {}", common.folder().display()))?;
-        let mut next = common.ports;
+    async fn start(system: &System, setup: &Setup, delay: Option<Duration>) -> anyhow::Result<Self> {
+        let folder = setup.general.temporary()?;
+        let mut next = setup.ports;
         let (https, meshes) = (ports::<NODES>(&mut next)?, ports::<NODES>(&mut next)?);
         let fronts = if delay.is_some() { ports::<NODES>(&mut next)? } else { meshes };
         let places: [Place; NODES] = std::array::from_fn(|at| Place {
@@ -68,8 +68,12 @@ impl Servers {
             System::MyChat => {
                 let key = folder.path().join("cluster.key");
                 mychat::make_key(&key).await?;
-                let arguments = |at| mychat::arguments(&places, at, &key, &common.node_log);
+                let arguments = |at| mychat::arguments(&places, at, &key, &setup.node_log);
                 (mychat::program()?, std::array::from_fn(arguments))
+            }
+            System::Klukai(program) => {
+                let arguments = |at| klukai::configure(&places, at, folder.path());
+                (program.clone(), [arguments(0)?, arguments(1)?, arguments(2)?])
             }
         };
         let running = [const { None }; NODES];
@@ -90,6 +94,11 @@ impl Servers {
         Ok(())
     }
 
+    /// Adds arguments for a server's next start.
+    pub(super) fn add_arguments(&mut self, at: usize, arguments: impl IntoIterator<Item = String>) {
+        self.arguments[at].extend(arguments);
+    }
+
     /// Waits until all that run take calls, and know each other.
     pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
@@ -100,6 +109,7 @@ impl Servers {
             loop {
                 let ready = match &self.system {
                     System::MyChat => mychat::is_ready(http, others).await,
+                    System::Klukai(_) => klukai::is_ready(http).await,
                 };
                 if ready {
                     break;
@@ -137,6 +147,7 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 enum What {
     MyChat(MyChat),
+    Klukai,
 }
 
 impl Cluster {
@@ -144,14 +155,18 @@ impl Cluster {
     /// relay between them, also when it is zero.
     pub(super) async fn start(
         system: &System,
-        common: &Common,
+        setup: &Setup,
         delay: Option<Duration>,
     ) -> anyhow::Result<Self> {
-        let servers = Servers::start(system, common, delay).await?;
+        let servers = Servers::start(system, setup, delay).await?;
         let what = match system {
             System::MyChat => What::MyChat(MyChat::prepare(&servers.places).await?),
+            System::Klukai(_) => {
+                klukai::prepare(&servers.places).await?;
+                What::Klukai
+            }
         };
-        Ok(Self { servers, what, size: common.body_bytes, client_id: common.client_id })
+        Ok(Self { servers, what, size: setup.general.body_bytes, client_id: setup.client_id })
     }
 
     /// Where a server takes calls.
@@ -164,6 +179,7 @@ impl Cluster {
         let node = self.servers.places[at].http;
         Template::new(match &self.what {
             What::MyChat(mychat) => mychat.post(node, self.size, self.client_id),
+            What::Klukai => klukai::post(node, self.size),
         })
     }
 
@@ -171,6 +187,7 @@ impl Cluster {
     pub(super) fn accepted(&self) -> u16 {
         match &self.what {
             What::MyChat(_) => 201,
+            What::Klukai => 200,
         }
     }
 
@@ -178,28 +195,39 @@ impl Cluster {
     pub(super) fn watch(&self, at: usize) -> Vec<u8> {
         match &self.what {
             What::MyChat(mychat) => mychat.watch(self.servers.places[at].http),
+            What::Klukai => klukai::watch(self.servers.places[at].http),
         }
     }
 
     /// Whether all servers hold the same, as far as they say; `written` messages in all.
-    pub(super) async fn is_level(&self, _written: u64) -> anyhow::Result<bool> {
+    pub(super) async fn is_level(&self, written: u64) -> anyhow::Result<bool> {
         match &self.what {
             What::MyChat(_) => {
                 let heads = self.servers.places.each_ref().map(|place| mychat::heads(place.http));
                 let heads = futures_util::future::try_join_all(heads).await?;
                 Ok(heads.windows(2).all(|pair| pair[0] == pair[1]))
             }
+            What::Klukai => {
+                let counts = self.servers.places.each_ref().map(|place| klukai::count(place.http));
+                Ok(futures_util::future::try_join_all(counts).await?.iter().all(|count| *count == written))
+            }
         }
     }
 
-    /// How many messages each server has, and a hash of what it has.
-    pub(super) async fn contents(&self) -> anyhow::Result<Vec<(u64, String)>> {
-        let mut contents = Vec::new();
-        for place in &self.servers.places {
-            contents.push(match &self.what {
-                What::MyChat(mychat) => mychat.history(place.http).await?,
-            });
+    /// How many messages a server has, and a hash of what it has.
+    pub(super) async fn contents_of(&self, at: usize) -> anyhow::Result<(u64, String)> {
+        let node = self.http(at);
+        match &self.what {
+            What::MyChat(mychat) => mychat.history(node).await,
+            What::Klukai => klukai::contents(node).await,
         }
-        Ok(contents)
+    }
+
+    /// A server's database.
+    pub(super) fn database(&self, at: usize) -> PathBuf {
+        self.servers.places[at].data.join(match &self.what {
+            What::MyChat(_) => mychat::DATABASE,
+            What::Klukai => klukai::DATABASE,
+        })
     }
 }

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::cluster::{Cluster, NAMES, NODES};
+use super::klukai;
 use super::load;
 use super::marker::Scanner;
 use super::settings::{LatencyArgs, System};
@@ -27,27 +28,39 @@ const READERS: [usize; 2] = [1, 2];
 /// How it is done, for the report.
 pub(super) fn method(args: &LatencyArgs) -> Vec<String> {
     let network = match args.delay_ms {
-        None => "nothing between them but loopback".to_owned(),
-        Some(delay) => format!("a UDP relay between them that adds {delay} ms each way"),
+        None => "over loopback".to_owned(),
+        Some(delay) => format!("with a UDP relay between them that adds {delay} ms each way"),
     };
-    vec![
-        format!("Three processes on this machine, {network}. One message of {} bytes per POST to A,", args.common.body_bytes),
-        format!("{} a second for {} s on a fixed schedule, over {} kept connections; the first {} s do not count.",
-            args.rate, args.seconds, args.connections, args.warm_up),
-        "POST counts from the scheduled moment, so a writer that was held up counts too. B and C: a reader's open event".to_owned(),
-        "stream (GET /v1/events). 201 → event can be below zero, as an event may overtake the answer: floored at 0, and".to_owned(),
-        "signed. All times are by one monotonic clock; the load generator and the relay run on the same processors.".to_owned(),
-    ]
+    let peer = args.setup.peer.map(|_| args.peer_rate.unwrap_or(args.rate));
+    let peer = peer.map(|rate| format!(" (klukai: {rate})")).unwrap_or_default();
+    let mut method = vec![
+        format!("Three processes on this machine, {network}."),
+        format!(
+            "One message of {} bytes per POST to A, {} a second{peer} for {} s on a fixed schedule, over {} kept \
+             connections; the first {} s do not count.",
+            args.setup.general.body_bytes, args.rate, args.seconds, args.connections, args.warm_up
+        ),
+        "POST means the scheduled moment, so the time that a writer was held up by earlier ones counts."
+            .to_owned(),
+        "Event means its arrival at a reader that holds a stream of events open (GET /v1/events).".to_owned(),
+        "An event may overtake the answer to its POST, so the time between is shown from 0 on, and signed."
+            .to_owned(),
+        "All times are by one monotonic clock; load generator and relay run on the same processors."
+            .to_owned(),
+    ];
+    method.extend(args.setup.peer.map(klukai::method));
+    method
 }
 
 /// One run.
 pub(super) async fn measure(system: &System, args: &LatencyArgs, bar: &ProgressBar) -> anyhow::Result<Sheet> {
     let delay = args.delay_ms.map(|delay| Duration::from_millis(delay.into()));
-    let cluster = Cluster::start(system, &args.common, delay).await?;
-    let count = u64::from(args.rate) * u64::from(args.warm_up + args.seconds);
+    let cluster = Cluster::start(system, &args.setup, delay).await?;
+    let rate = args.rate_of(system);
+    let count = u64::from(rate) * u64::from(args.warm_up + args.seconds);
     let start = Instant::now() + LEAD;
     let length = usize::try_from(count).context("too many messages")?;
-    let timeline = Arc::new(Timeline::new(start, f64::from(args.rate), length, READERS.len()));
+    let timeline = Arc::new(Timeline::new(start, f64::from(rate), length, READERS.len()));
     let mut readers = JoinSet::new();
     for (reader, at) in READERS.into_iter().enumerate() {
         let (timeline, address, watch) = (Arc::clone(&timeline), cluster.http(at), cluster.watch(at));
@@ -69,7 +82,7 @@ pub(super) async fn measure(system: &System, args: &LatencyArgs, bar: &ProgressB
     watching.abort();
     posted?;
     settle(&timeline, &mut readers).await?;
-    let mut sheet = sheet(&timeline, u64::from(args.rate) * u64::from(args.warm_up), delay);
+    let mut sheet = sheet(&timeline, u64::from(rate) * u64::from(args.warm_up), delay);
     usage(&mut sheet, &cluster, &before);
     Ok(sheet)
 }
@@ -107,7 +120,7 @@ fn sheet(timeline: &Timeline, from: u64, delay: Option<Duration>) -> Sheet {
     let mut sheet = Sheet::new(&PERCENTILES);
     let fates: Vec<_> = timeline.fates(from).collect();
     let mut answered: Vec<i64> = fates.iter().map(|fate| fate.answered - fate.due).collect();
-    sheet.times("POST → 201", Better::Lower, &mut answered);
+    sheet.times("POST → answer", Better::Lower, &mut answered);
     let delay = delay.map_or(0, |delay| i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX));
     for (reader, at) in READERS.into_iter().enumerate() {
         let seen = |from: fn(&super::timeline::Fate<'_>) -> i64| {
@@ -121,8 +134,8 @@ fn sheet(timeline: &Timeline, from: u64, delay: Option<Duration>) -> Sheet {
         );
         let mut signed: Vec<i64> = seen(|fate| fate.answered).collect();
         let mut floored: Vec<i64> = signed.iter().map(|time| *time.max(&0)).collect();
-        sheet.times(format!("201 → event at {name}, from 0"), Better::Lower, &mut floored);
-        sheet.times(format!("201 → event at {name}, signed"), Better::Neither, &mut signed);
+        sheet.times(format!("answer → event at {name}, from 0"), Better::Lower, &mut floored);
+        sheet.times(format!("answer → event at {name}, signed"), Better::Neither, &mut signed);
         if delay > 0 {
             let mut rest: Vec<i64> = signed.iter().map(|time| time - delay).collect();
             sheet.times(format!("the same less the delay, {name}"), Better::Neither, &mut rest);

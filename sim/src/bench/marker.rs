@@ -3,6 +3,8 @@
 //! It has a fixed length, so that a request is built once and only its digits are replaced, and a stream of events is
 //! searched for it without being parsed.
 
+use super::text::vary;
+
 /// What comes before the digits.
 const PREFIX: &[u8] = b"bench-";
 /// How many digits there are.
@@ -29,6 +31,23 @@ impl Template {
         let mut places = Vec::new();
         find(&bytes, |at, _| places.push(at + PREFIX.len()));
         Self { bytes, places }
+    }
+
+    /// The bytes with this number, and with text of their own behind the mark.
+    pub(super) fn varied(&mut self, number: u64) -> Vec<u8> {
+        let mut bytes = self.numbered(number).to_vec();
+        if let Some(text) = self.text() {
+            vary(&mut bytes[text], number);
+        }
+        bytes
+    }
+
+    /// Where the text stands that follows the first mark: letters and spaces only.
+    fn text(&self) -> Option<std::ops::Range<usize>> {
+        let start = self.places.first()? + DIGITS;
+        let length =
+            self.bytes[start..].iter().take_while(|byte| **byte == b' ' || byte.is_ascii_lowercase()).count();
+        Some(start..start + length)
     }
 
     /// The bytes with this number in every mark.
@@ -97,6 +116,8 @@ mod tests {
         let numbered = String::from_utf8(template.numbered(9_876_543_210).to_vec()).unwrap();
         assert_eq!(numbered, text.replace("0000000000", "9876543210"));
         assert_eq!(template.numbered(0), text.as_bytes());
+        let template = Template::new(format!("x{} some words\"}}", mark(7)).into_bytes());
+        assert_eq!(template.text().map(|range| &template.bytes[range]), Some(&b" some words"[..]));
     }
 
     proptest! {

@@ -6,11 +6,12 @@
 //!                                    report ◀─ sheet (percentiles, medians) ◀───────┘
 //! ```
 //!
-//! - `cluster` starts three nodes in a folder of their own; `mychat` says how this system is spoken to. `relay` is the
-//!   distance between them.
+//! - `cluster` starts three nodes in a folder of their own; `mychat` and `klukai` say how each system is spoken to.
+//!   `relay` is the distance between them.
 //! - `load` posts, by the few lines of HTTP of `wire`; each message carries a number (`marker`), by which it is known
 //!   again in a stream of events.
-//! - `latency` and `throughput` are the benchmarks. Each makes a `sheet` a run; the `report` has their medians, and
+//! - `latency`, `throughput`, `catchup` (with `fill`, `storage`) and `growth` are the benchmarks; the last is of the
+//!   store alone, in this process. Each makes a `sheet` a run; the `report` has their medians, and
 //!   says how it was measured.
 //!
 //! They measure and do not judge: figures depend on the machine. What is not a matter of speed (a message that was
@@ -22,7 +23,11 @@ use anyhow::Context;
 use clap::Subcommand;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+mod catchup;
 mod cluster;
+mod fill;
+mod growth;
+mod klukai;
 mod latency;
 mod load;
 mod marker;
@@ -32,14 +37,16 @@ mod relay;
 mod report;
 mod settings;
 mod sheet;
+mod storage;
+mod text;
 mod throughput;
 mod timeline;
 mod usage;
 mod wire;
 
 use report::Report;
-use settings::{Common, System, check_folder};
-pub use settings::{LatencyArgs, ThroughputArgs};
+pub use settings::{CatchupArgs, GrowthArgs, LatencyArgs, ThroughputArgs};
+use settings::{General, System};
 use sheet::Sheet;
 
 /// What to measure.
@@ -58,6 +65,7 @@ pub enum ReplicationCommand {
     /// Examples:
     ///   mychat sim bench replication latency
     ///   mychat sim bench replication latency --rate 500 --seconds 20 --delay-ms 40 --runs 5 --json latency.json
+    ///   mychat sim bench replication latency --peer klukai --klukai ~/.cargo/bin/corrosion --peer-rate 10
     #[command(verbatim_doc_comment)]
     Latency(LatencyArgs),
     /// How many single messages a second, until all nodes hold them
@@ -65,8 +73,23 @@ pub enum ReplicationCommand {
     /// Examples:
     ///   mychat sim bench replication throughput
     ///   mychat sim bench replication throughput --writers 64 --seconds 30 --everywhere
+    ///   mychat sim bench replication throughput --peer klukai --klukai ~/.cargo/bin/corrosion --runs 5
     #[command(verbatim_doc_comment)]
     Throughput(ThroughputArgs),
+    /// How a node that was away, or is new, comes to hold what it lacks
+    ///
+    /// Examples:
+    ///   mychat sim bench replication catchup --messages 100000
+    ///   mychat sim bench replication catchup --empty --snapshot-above 1000
+    #[command(verbatim_doc_comment)]
+    Catchup(CatchupArgs),
+    /// What a message costs in databases of several sizes
+    ///
+    /// Examples:
+    ///   mychat sim bench replication growth
+    ///   mychat sim bench replication growth --sizes 10000,100000 --sites 3
+    #[command(verbatim_doc_comment)]
+    Growth(GrowthArgs),
 }
 
 /// Measures and prints a report.
@@ -75,31 +98,44 @@ pub async fn run(command: BenchCommand, progress: &MultiProgress) -> anyhow::Res
     match command {
         ReplicationCommand::Latency(args) => {
             let each = async |system: System, bar: ProgressBar| latency::measure(&system, &args, &bar).await;
-            let runs = repeat(&args.common, progress, each).await?;
-            finish(&args.common, &Report::new("Replication latency", latency::method(&args), runs))
+            let runs = repeat(&args.setup.general, args.setup.systems()?, progress, each).await?;
+            finish(&args.setup.general, &Report::new("Replication latency", latency::method(&args), runs))
         }
         ReplicationCommand::Throughput(args) => {
             let each =
                 async |system: System, bar: ProgressBar| throughput::measure(&system, &args, &bar).await;
-            let runs = repeat(&args.common, progress, each).await?;
-            finish(&args.common, &Report::new("Replication throughput", throughput::method(&args), runs))
+            let runs = repeat(&args.setup.general, args.setup.systems()?, progress, each).await?;
+            finish(
+                &args.setup.general,
+                &Report::new("Replication throughput", throughput::method(&args), runs),
+            )
+        }
+        ReplicationCommand::Catchup(args) => {
+            catchup::check(&args).await?;
+            let each = async |system: System, bar: ProgressBar| catchup::measure(&system, &args, &bar).await;
+            let runs = repeat(&args.setup.general, args.setup.systems()?, progress, each).await?;
+            finish(&args.setup.general, &Report::new("Replication catch-up", catchup::method(&args), runs))
+        }
+        ReplicationCommand::Growth(args) => {
+            let each = async |_: System, bar: ProgressBar| growth::measure(&args, &bar).await;
+            let runs = repeat(&args.general, vec![System::MyChat], progress, each).await?;
+            finish(&args.general, &Report::new("Replication growth", growth::method(&args), runs))
         }
     }
 }
 
 /// Runs a benchmark as often as asked, the systems by turns, so that what changes on the machine meets all of them.
 async fn repeat(
-    common: &Common,
+    general: &General,
+    systems: Vec<System>,
     progress: &MultiProgress,
     each: impl AsyncFn(System, ProgressBar) -> anyhow::Result<Sheet>,
 ) -> anyhow::Result<Vec<(String, Vec<Sheet>)>> {
-    check_folder(&common.folder())?;
-    let systems = [System::MyChat];
     let mut runs: Vec<(String, Vec<Sheet>)> =
         systems.iter().map(|system| (system.to_string(), Vec::new())).collect();
-    for run in 1..=common.runs {
+    for run in 1..=general.runs {
         for (system, (_, sheets)) in systems.iter().zip(&mut runs) {
-            let bar = bar(progress, format!("{system}, run {run} of {}", common.runs));
+            let bar = bar(progress, format!("{system}, run {run} of {}", general.runs));
             let sheet =
                 each(system.clone(), bar.clone()).await.with_context(|| format!("{system}, run {run}"))?;
             bar.finish_and_clear();
@@ -109,9 +145,9 @@ async fn repeat(
     Ok(runs)
 }
 
-fn finish(common: &Common, report: &Report) -> anyhow::Result<()> {
+fn finish(general: &General, report: &Report) -> anyhow::Result<()> {
     print!("{report}");
-    match &common.json {
+    match &general.json {
         Some(file) => write_json(file, report),
         None => Ok(()),
     }

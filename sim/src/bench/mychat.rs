@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 
 use super::cluster::{NODES, Place};
 use super::marker::mark;
+use super::text::body;
 use super::wire::{Answer, Connection, request};
 
+/// The file of the database in a node's folder.
+pub(super) const DATABASE: &str = "mychat.db";
 /// How long the start may take, and each step of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
@@ -142,12 +145,12 @@ impl MyChat {
     }
 }
 
-/// A text with a mark, of plain words, as people write.
-pub(super) fn body(size: usize) -> String {
-    const WORDS: &str = " the quick brown fox jumps over the lazy dog while nobody looks";
-    let mut body = mark(0);
-    body.extend(WORDS.chars().cycle().take(size.saturating_sub(body.len())));
-    body
+/// A number of a node's metrics, over all its labels.
+pub(super) async fn metric(node: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let answer = Connection::open(node).await?.call(&request("GET", "/metrics", node, &[], "")).await?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    Ok(lines.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 async fn get(node: SocketAddr, path: &str, token: Option<&str>) -> anyhow::Result<Value> {

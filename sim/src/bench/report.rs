@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::sheet::Sheet;
 
+/// Columns of the text.
+const WIDTH: usize = 100;
+
 /// The result of a benchmark.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -44,7 +47,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.benchmark)?;
-        self.method.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        lines(&self.method.join(" ")).iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         for measured in &self.systems {
             let runs = match measured.runs.len() {
                 1 => "one run".to_owned(),
@@ -56,5 +59,34 @@ impl fmt::Display for Report {
             writeln!(f, "\nHow many times better MyChat is:\n{ratio}")?;
         }
         Ok(())
+    }
+}
+
+/// Breaks a text into lines.
+fn lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_is_lost_and_no_line_too_long() {
+        let text = format!("{}x {} end", "four ".repeat(60), "y".repeat(2 * WIDTH));
+        let lines = lines(&text);
+        assert_eq!(lines.join(" "), text);
+        assert!(lines.iter().all(|line| line.len() <= WIDTH || !line.contains(' ')));
+        assert!(lines.len() > 3);
     }
 }

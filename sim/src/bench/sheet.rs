@@ -32,13 +32,14 @@ pub(super) struct Row {
 /// Figures of one run, or of several.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Sheet {
-    pub(super) columns: Vec<&'static str>,
+    pub(super) columns: Vec<String>,
     pub(super) rows: Vec<Row>,
 }
 
 impl Sheet {
-    pub(super) fn new(columns: &[&'static str]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+    pub(super) fn new(columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -95,7 +96,7 @@ impl fmt::Display for Sheet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         let heading = [String::new(), String::new()].into_iter();
-        let heading = heading.chain(self.columns.iter().map(|&column| column.to_owned()));
+        let heading = heading.chain(self.columns.iter().cloned());
         table.load_style(UTF8_FULL_CONDENSED).set_header(heading);
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
