@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::MultiProgress;
 
+use crate::chaos::{self, ChaosArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -19,12 +20,27 @@ pub enum SimCommand {
     /// Example: mychat sim replay --irc 2004-12-25.log --rate 200 --nodes http://127.0.0.1:8081 http://127.0.0.1:8082
     #[command(verbatim_doc_comment)]
     Replay(ReplayArgs),
+    /// Break things under load: kill, cut off, freeze, starve and restore three real nodes, and check what is left
+    ///
+    /// For each scenario three nodes run as processes in a temporary folder, with relays between them that can lose and
+    /// cut. Clients post at a steady rate all the while, and readers follow the events by their cursors. In the end
+    /// every acknowledged message must be on all nodes exactly once, all nodes must hold the same, and every reader
+    /// must have seen everything once. The report names what is not so, and then the exit status is not zero.
+    ///
+    /// Examples:
+    ///   mychat sim chaos
+    ///   mychat sim chaos kill --rounds 200
+    ///   mychat sim chaos partition --seconds 600 --rate 50
+    ///   mychat sim chaos loss one-way --delay 40 --loss 10 --seed 7 --keep
+    #[command(verbatim_doc_comment)]
+    Chaos(ChaosArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
 pub async fn run(command: SimCommand) -> anyhow::Result<()> {
     match command {
         SimCommand::Replay(args) => replay(args).await,
+        SimCommand::Chaos(args) => chaos::run(args).await,
     }
 }
 
@@ -56,8 +72,10 @@ mod tests {
     }
 
     fn parse(line: &str) -> Result<ReplayArgs, clap::Error> {
-        let SimCommand::Replay(args) = Program::try_parse_from(line.split(' '))?.command;
-        Ok(args)
+        match Program::try_parse_from(line.split(' '))?.command {
+            SimCommand::Replay(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

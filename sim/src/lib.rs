@@ -3,12 +3,14 @@
 //! - [`wan`] puts the distances of the real world below the QUIC endpoints of one process;
 //! - [`replay`] plays IRC logs ([`irc`]) through the public API of running nodes, reads the events ([`sse`]) at each
 //!   of them, and reports how long messages took and whether anything was lost;
+//! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
 
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod command;
 pub mod irc;
 pub mod replay;
