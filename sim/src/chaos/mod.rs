@@ -108,6 +108,12 @@ async fn run_one(scenario: Scenario, options: &Options, bar: &ProgressBar) -> Ro
     stage.load.stop().await;
     let verdict = judge::judge(&mut stage).await;
     stage.notes.extend(figures::medians(&stage.stalls));
+    let twins: u64 = stage.readers.iter().map(|reader| reader.seen().twins).sum();
+    if twins > 0 {
+        stage
+            .notes
+            .push(format!("{twins} times a reader got a message from two nodes that took it, under two ids"));
+    }
     let folder = if options.keep { stage.keep() } else { None };
     Row {
         scenario: scenario.name(),

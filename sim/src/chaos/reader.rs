@@ -28,6 +28,8 @@ pub(super) struct Sighting {
     pub(super) at: Instant,
     /// Where it was read.
     pub(super) node: usize,
+    /// In which of the reader's streams.
+    stream: u64,
 }
 
 /// What a reader has seen.
@@ -35,8 +37,11 @@ pub(super) struct Sighting {
 pub(super) struct Seen {
     /// The first sighting by client id.
     pub(super) first: HashMap<Uuid, Sighting>,
-    /// What came again without replacing what had come before.
+    /// What came again that the cursor had covered, or that the same stream should have named as replaced.
     pub(super) repeated: Vec<String>,
+    /// Messages that two nodes took and that came once from each, on two streams: before they know of each other, only
+    /// the client id shows that they are one.
+    pub(super) twins: u64,
     /// Nodes that could not serve the cursor.
     pub(super) resets: Vec<usize>,
     /// Streams that were opened.
@@ -55,19 +60,21 @@ struct Message {
 impl Seen {
     fn note(&mut self, message: Message, at: Instant, node: usize) {
         let Some(client_id) = message.client_id else { return };
-        let sighting = Sighting { id: message.id, at, node };
-        match self.first.get_mut(&client_id) {
-            None => {
-                self.first.insert(client_id, sighting);
-            }
+        let sighting = Sighting { id: message.id, at, node, stream: self.streams };
+        let Some(known) = self.first.get_mut(&client_id) else {
+            self.first.insert(client_id, sighting);
+            return;
+        };
+        if known.id != message.id && message.replaces.contains(&known.id) {
             // Two nodes took it; this is the one that counts.
-            Some(known) if message.replaces.contains(&known.id) && known.id != message.id => {
-                known.id = message.id;
-            }
-            Some(known) => self
-                .repeated
-                .push(format!("{client_id} as {} after {} (read at node {node})", message.id, known.id)),
+        } else if known.id != message.id && known.stream != sighting.stream {
+            self.twins += 1;
+        } else {
+            let again = format!("{client_id} as {} after {} (read at node {node})", message.id, known.id);
+            self.repeated.push(again);
         }
+        // As a client does that has both.
+        known.id = known.id.min(message.id);
     }
 }
 
@@ -219,13 +226,17 @@ mod tests {
             let replaces = replaces.iter().copied().map(Uuid::from_u128).collect();
             Message { id: Uuid::from_u128(id), space, client_id, replaces }
         };
-        let mut seen = Seen::default();
+        let mut seen = Seen { streams: 1, ..Seen::default() };
         seen.note(message(7, &[]), Instant::now(), 0);
-        seen.note(message(5, &[7]), Instant::now(), 1);
-        assert!(seen.repeated.is_empty());
-        seen.note(message(5, &[7]), Instant::now(), 2);
-        seen.note(message(4, &[]), Instant::now(), 2);
-        assert_eq!(seen.repeated.len(), 2, "{:?}", seen.repeated);
+        seen.note(message(6, &[7]), Instant::now(), 0);
+        assert_eq!((seen.repeated.len(), seen.twins), (0, 0));
+        seen.note(message(5, &[]), Instant::now(), 0);
+        assert_eq!((seen.repeated.len(), seen.twins), (1, 0), "the stream should have named it");
+        seen.streams += 1;
+        seen.note(message(4, &[]), Instant::now(), 1);
+        assert_eq!((seen.repeated.len(), seen.twins), (1, 1));
+        seen.note(message(4, &[]), Instant::now(), 1);
+        assert_eq!((seen.repeated.len(), seen.twins), (2, 1), "the cursor had it");
         assert_eq!((seen.first.len(), seen.first[&Uuid::from_u128(1)].node), (1, 0));
     }
 }

@@ -23,6 +23,8 @@ use super::{clock, disk::SmallDisk};
 
 /// How long a cluster may take to stand, or to stand again.
 const HEALING: Duration = Duration::from_secs(90);
+/// Beyond this, a healing is worth a line.
+const SLOW: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 /// How often the progress is shown.
 const SHOWING: Duration = Duration::from_millis(200);
@@ -162,7 +164,7 @@ impl Stage {
     /// `since`, when the disturbance ended.
     pub(super) async fn heal(&mut self, since: Instant) -> anyhow::Result<()> {
         let deadline = Instant::now() + HEALING;
-        let mut wanted: Option<Heads> = None;
+        let (mut wanted, mut ready) = (None::<Heads>, Duration::MAX);
         let mut not_ready = Vec::new();
         loop {
             self.watch()?;
@@ -177,9 +179,10 @@ impl Stage {
                 false => None,
             };
             if let Some(all) = &all {
+                ready = ready.min(since.elapsed());
                 let wanted = wanted.get_or_insert_with(|| union(all));
                 if all.iter().all(|held| covers(held, wanted)) {
-                    self.heals.push(since.elapsed());
+                    self.healed(since, ready);
                     return Ok(());
                 }
             }
@@ -191,6 +194,18 @@ impl Stage {
                 bail!("not level {seconds} s after the disturbance: wanted {wanted:?}, held {all:?}");
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn healed(&mut self, since: Instant, ready: Duration) {
+        let took = since.elapsed();
+        self.heals.push(took);
+        if took > SLOW {
+            let at = self.ledger.time(since).as_secs_f64();
+            let (ready, took) = (ready.as_secs_f64(), took.as_secs_f64());
+            self.notes.push(format!(
+                "slow to heal at {at:.0} s: ready after {ready:.1} s, level after {took:.1} s"
+            ));
         }
     }
 
