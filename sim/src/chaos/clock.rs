@@ -36,7 +36,9 @@ pub(super) fn set(cluster: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets a node's clock right for its next start.
-pub(super) fn correct(cluster: &mut Cluster, node: usize) {
-    cluster.nodes[node].variables.clear();
+/// Sets both clocks right for the next start.
+pub(super) fn correct(cluster: &mut Cluster) {
+    for node in [FAST, SLOW] {
+        cluster.nodes[node].variables.clear();
+    }
 }

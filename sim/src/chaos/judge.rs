@@ -15,6 +15,8 @@ const AGREEMENT: Duration = Duration::from_secs(120);
 /// How long the histories may take to be read, and the readers to see everything.
 const READING: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
+/// How often a node may have to join again; the faults here give a reason a few dozen times at most.
+const REJOINING: usize = 100;
 /// How many of a kind are named.
 const NAMED: usize = 5;
 
@@ -184,6 +186,13 @@ impl Verdict {
         for node in &stage.cluster.nodes {
             let panics = node.lines_with(&["panicked at"]);
             self.list(&format!("{} panicked", node.name), &panics);
+            let rejoined = node.lines_with(&["it joins again"]).len();
+            if rejoined > REJOINING {
+                self.say(format!(
+                    "{} was given up by the others and joined again {rejoined} times",
+                    node.name
+                ));
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ impl Stage {
             Scenario::OneWay => self.one_way(time, round).await,
             Scenario::Loss => self.loss(time, options.loss).await,
             Scenario::DiskFull => self.disk_full(time).await,
-            Scenario::Clock => self.clock(time).await,
+            Scenario::Clock => self.clock(time, round).await,
             Scenario::Restore => self.restore(round).await,
             Scenario::Stall => self.stall(time).await,
             Scenario::Flap => self.flap(time).await,
@@ -161,22 +161,32 @@ impl Stage {
         self.heal(clear).await
     }
 
-    async fn clock(&mut self, time: Duration) -> anyhow::Result<()> {
+    async fn clock(&mut self, time: Duration, round: u32) -> anyhow::Result<()> {
+        if round > 0 {
+            clock::set(&mut self.cluster)?;
+            self.restart(&[clock::FAST, clock::SLOW]).await?;
+        }
         let since = Instant::now();
         self.go_on(time).await?;
         self.all_wrote(since, "with clocks that differ");
         // Set right, which throws one clock back and the other forward.
-        for node in [clock::FAST, clock::SLOW] {
-            self.cluster.nodes[node].stop().await?;
-            clock::correct(&mut self.cluster, node);
-            let since = Instant::now();
-            self.cluster.nodes[node].start()?;
-            self.heal(since).await?;
-        }
+        clock::correct(&mut self.cluster);
+        self.restart(&[clock::FAST, clock::SLOW]).await?;
         let since = Instant::now();
         self.go_on(time / 2).await?;
         self.all_wrote(since, "after the clocks were set right");
         self.heal(Instant::now()).await
+    }
+
+    /// Stops nodes as an operator does, and starts them again, one after the other.
+    async fn restart(&mut self, nodes: &[usize]) -> anyhow::Result<()> {
+        for node in nodes {
+            self.cluster.nodes[*node].stop().await?;
+            let since = Instant::now();
+            self.cluster.nodes[*node].start()?;
+            self.heal(since).await?;
+        }
+        Ok(())
     }
 
     async fn restore(&mut self, round: u32) -> anyhow::Result<()> {
