@@ -11,11 +11,11 @@ pub struct ChaosArgs {
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     /// How often each scenario strikes [default: 20 for kill, 3 for one-way, 4 for restore, 2 for disk-full, 5 for
-    /// stall, 1 for the others].
+    /// stall, 20 for storm, 1 for the others].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// How long each strike lasts [default: 60 for partition, 30 for loss, clock and flap, 10 for the others]; kill and
-    /// restore have no duration.
+    /// How long each strike lasts [default: 60 for partition, 30 for loss, clock and flap, 10 for the others]; kill,
+    /// restore and storm have no duration.
     #[arg(long, value_name = "S", value_parser = positive)]
     seconds: Option<f64>,
     /// Messages a second, over all nodes.
@@ -56,6 +56,8 @@ pub enum Scenario {
     Stall,
     /// A node is frozen and thawed every second
     Flap,
+    /// Kills, cuts, loss and freezes at random, several at a time, each until the next but a few
+    Storm,
     /// All of them
     All,
 }
@@ -102,7 +104,7 @@ impl Scenario {
 impl Options {
     pub(super) fn rounds(&self, scenario: Scenario) -> u32 {
         self.rounds.unwrap_or(match scenario {
-            Scenario::Kill => 20,
+            Scenario::Kill | Scenario::Storm => 20,
             Scenario::OneWay => 3,
             Scenario::Restore => 4,
             Scenario::DiskFull => 2,
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!((options.rounds(Scenario::Kill), options.seed, options.loss), (200, 7, 0.2));
         assert_eq!(options.time(Scenario::Partition), Duration::from_millis(500));
         let (every, options) = parse("chaos").unwrap();
-        assert_eq!((every.len(), parse("chaos kill all").unwrap().0.len()), (9, 9));
+        assert_eq!((every.len(), parse("chaos kill all").unwrap().0.len()), (10, 10));
         assert_eq!(options.time(Scenario::Partition), Duration::from_secs(60));
     }
 

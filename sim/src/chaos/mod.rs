@@ -39,6 +39,7 @@ mod reader;
 mod report;
 mod scenarios;
 mod stage;
+mod storm;
 
 use std::time::Instant;
 

@@ -41,6 +41,7 @@ impl Stage {
             Scenario::Restore => self.restore(round).await,
             Scenario::Stall => self.stall(time).await,
             Scenario::Flap => self.flap(time).await,
+            Scenario::Storm => self.storm().await,
             // The parts are run, not the whole.
             Scenario::All => Ok(()),
         }
