@@ -41,7 +41,7 @@ impl Joining {
         config.node = store.node();
         config.role = Role::Node;
         let alone = config.seeds.is_empty();
-        let (mesh, events) = Mesh::start(config).await?;
+        let (mesh, events) = Mesh::start_as(config, store.generation()).await?;
         Ok(Self { mesh, events, alone })
     }
 

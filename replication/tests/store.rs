@@ -432,3 +432,27 @@ async fn waiting_for_a_vector_ends_when_it_is_reached_or_in_time() {
     let (reached, _) = tokio::join!(waiting, b.apply(log));
     assert!(reached);
 }
+
+/// The others take the process with the larger generation for the living one.
+#[tokio::test]
+async fn a_node_whose_clock_was_set_back_still_starts_as_a_younger_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "a.db");
+    let first = store.generation();
+    store.close().await;
+    drop(store);
+
+    // The clock was ten minutes ahead when the node ran last.
+    let ahead = first + 600_000;
+    let db = Connection::open(folder.path().join("a.db")).unwrap();
+    let kept = mychat_replication::clock::Stamp::from_millis(ahead).to_u64().cast_signed();
+    db.execute("UPDATE replication_node SET stamp = ?1", [kept]).unwrap();
+    drop(db);
+    let mut last = ahead;
+    for _ in 0..2 {
+        let store = open(folder.path(), "a.db");
+        assert!(store.generation() > last, "{} after {last}", store.generation());
+        last = store.generation();
+        store.close().await;
+    }
+}

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use indicatif::MultiProgress;
 
 use crate::bench::{self, BenchCommand};
+use crate::chaos::{self, ChaosArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -23,6 +24,20 @@ pub enum SimCommand {
     /// Measure how fast real processes on this machine are
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Break things under load: kill, cut off, freeze, starve and restore three real nodes, and check what is left
+    ///
+    /// For each scenario three nodes run as processes in a temporary folder, with relays between them that can lose and
+    /// cut. Clients post at a steady rate all the while, and readers follow the events by their cursors. In the end
+    /// every acknowledged message must be on all nodes exactly once, all nodes must hold the same, and every reader
+    /// must have seen everything once. The report names what is not so, and then the exit status is not zero.
+    ///
+    /// Examples:
+    ///   mychat sim chaos
+    ///   mychat sim chaos kill --rounds 200
+    ///   mychat sim chaos partition --seconds 600 --rate 50
+    ///   mychat sim chaos loss one-way --delay 40 --loss 10 --seed 7 --keep
+    #[command(verbatim_doc_comment)]
+    Chaos(ChaosArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
@@ -30,6 +45,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
     match command {
         SimCommand::Replay(args) => replay(args).await,
         SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
+        SimCommand::Chaos(args) => chaos::run(args).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`replay`] plays IRC logs ([`irc`]) through the public API of running nodes, reads the events ([`sse`]) at each
 //!   of them, and reports how long messages took and whether anything was lost;
 //! - [`bench`] measures real processes on this machine, and other systems beside them;
+//! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod chaos;
 pub mod command;
 pub mod irc;
 pub mod replay;

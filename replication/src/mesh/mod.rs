@@ -125,6 +125,15 @@ impl Drop for StopOnDrop {
 impl Mesh {
     /// Binds the address and starts to connect to the others, in the background.
     pub async fn start(config: MeshConfig) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+        Self::start_as(config, now_millis()).await
+    }
+
+    /// The same for a member that keeps count of its starts: of two processes of a member the one with the larger
+    /// `generation` counts, and the other is given up. The clock is a poor count: it may have been set back.
+    pub async fn start_as(
+        config: MeshConfig,
+        generation: u64,
+    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
         check(&config)?;
         let authority = tls::Authority::new(&config.key)?;
         let credentials = authority.credentials(config.node, config.role, OffsetDateTime::now_utc())?;
@@ -133,7 +142,7 @@ impl Mesh {
             endpoint::open(config.bind, config.node, &config.key, server, config.wrap_socket.as_ref())?;
         let local = endpoint.local_addr().map_err(|source| MeshError::Bind { addr: config.bind, source })?;
         let advertised = endpoint::advertised(config.advertise, local, &config.seeds).await;
-        let me = Member::new(config.node, config.role, config.region, advertised, now_millis());
+        let me = Member::new(config.node, config.role, config.region, advertised, generation);
         info!(node = %me.node, role = %me.role, region = %me.region, %local, %advertised, "mesh started");
 
         let (events, receiver) = mpsc::channel(EVENTS);

@@ -229,6 +229,7 @@ pub struct Store {
 
 struct Inner {
     node: NodeId,
+    generation: u64,
     path: PathBuf,
     queue: Arc<queue::Queue>,
     places: Arc<Semaphore>,
@@ -262,6 +263,7 @@ impl Store {
         let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
         let checkpointer = checkpoint::Checkpointer::start(path)?;
         let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
+        let generation = writer.generation();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
@@ -272,6 +274,7 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 node,
+                generation,
                 path: path.to_owned(),
                 queue,
                 places: Arc::new(Semaphore::new(MAX_JOBS)),
@@ -291,6 +294,13 @@ impl Store {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.inner.node
+    }
+
+    /// When this process opened the database, in milliseconds since 1970, or later: it grows with each start of the node,
+    /// also when its clock was set back in between.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
     }
 
     /// The site whose log this node writes. It changes when the disk turns out to have gone back in time.

@@ -36,6 +36,7 @@ pub struct Writer {
     derive: Box<dyn Derive>,
     clock: Clock,
     node: NodeId,
+    generation: u64,
     /// The head of the own log when the database was opened: what came later is new, whatever the disk lost.
     opened_at: Version,
     site: watch::Sender<SiteId>,
@@ -77,6 +78,7 @@ impl Writer {
         let db = connection::open_writer(path)?;
         let migrated = schema.migrate(&db)?;
         let (node, stamp) = node(&db)?;
+        let stamp = stamp_of_this_start(&db, stamp);
         let tables = Tables::read(&db)?;
         let site = site::current(&db)?;
         let mut held = read_vector(&db)?;
@@ -93,6 +95,7 @@ impl Writer {
             derive,
             clock: Clock::starting_after(stamp),
             node,
+            generation: stamp.millis(),
             opened_at,
             site,
             held,
@@ -107,6 +110,10 @@ impl Writer {
 
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub fn watch_site(&self) -> watch::Receiver<SiteId> {
@@ -438,6 +445,18 @@ fn node(db: &Connection) -> rusqlite::Result<(NodeId, Stamp)> {
     db.query_row("SELECT node, stamp FROM replication_node", [], |row| {
         Ok((NodeId(row.get(0)?), Stamp::from_u64(row.get::<_, i64>(1)?.cast_unsigned())))
     })
+}
+
+/// A stamp later than those of all earlier starts, kept so that those to come are later still: a clock that is set back
+/// between two starts must not make the new process look like the older one. A disk that is full makes it no worse than
+/// the clock is.
+fn stamp_of_this_start(db: &Connection, last: Stamp) -> Stamp {
+    let stamp = Stamp::from_millis(wall_millis().max(last.millis() + 1));
+    let kept = db.execute("UPDATE replication_node SET stamp = ?1", [stamp.to_u64().cast_signed()]);
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the time of this start can't be kept");
+    }
+    stamp
 }
 
 /// Takes the lock that says: this process writes here.
