@@ -17,6 +17,9 @@
 mod batch;
 mod checkpoint;
 mod connection;
+mod error;
+mod health;
+mod later;
 mod log_reader;
 mod merge;
 mod queue;
@@ -39,6 +42,9 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
 pub use batch::Batch;
+use error::is_environment;
+pub use error::{DiskFault, OpenError, StoreError};
+pub use health::Health;
 pub use log_reader::LogRead;
 pub use schema::{Migration, Schema};
 
@@ -59,98 +65,6 @@ const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
 const MAX_READERS: usize = 8;
 /// Commits that a slow watcher may be behind before it is told that it missed some (and re-reads the log).
 const WATCH_CAPACITY: usize = 1024;
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file or its folder can't be used.
-    #[error("cannot open the database {path}: {source}")]
-    File {
-        /// The database file.
-        path: PathBuf,
-        /// What the system or SQLite said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Another process has the database open for writing.
-    #[error("the database {0} is in use by another process")]
-    InUse(PathBuf),
-    /// A migration failed; nothing of it was kept.
-    #[error("migration {number} of {domain} failed: {source}")]
-    Migration {
-        /// Whose tables.
-        domain: String,
-        /// Its number.
-        number: u32,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The database was written by a newer program.
-    #[error("the database has migration {number} of {domain}, which this program does not know: it is older")]
-    Newer {
-        /// Whose tables.
-        domain: String,
-        /// The unknown number.
-        number: u32,
-    },
-    /// The extension can't be loaded.
-    #[error(transparent)]
-    Extension(#[from] mychat_crsqlite::Error),
-    /// Any other failure.
-    #[error("cannot set up the database: {0}")]
-    Sql(#[from] rusqlite::Error),
-}
-
-/// Why a read or a write failed; nothing of the write was kept.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The writer's queue stayed full for 2 s.
-    #[error("too many writes are waiting")]
-    Busy,
-    /// The node does not know yet whether its disk has lost a part of its own log (see [`Store::hold_writes`]).
-    #[error("the node is still asking its peers about its own log")]
-    Unsettled,
-    /// The store is shutting down.
-    #[error("the store is closed")]
-    Closed,
-    /// No space, no permission, or a broken disk.
-    #[error("the disk refuses: {0}")]
-    Disk(Arc<rusqlite::Error>),
-    /// Any other failure of the database.
-    #[error("the database failed: {0}")]
-    Sql(Arc<rusqlite::Error>),
-    /// A job panicked; the others went on.
-    #[error("a write job failed")]
-    Job,
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_environment(&error) { Self::Disk(Arc::new(error)) } else { Self::Sql(Arc::new(error)) }
-    }
-}
-
-/// Whether the machine failed (and the same statement may succeed later) rather than the data.
-fn is_environment(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, OperationInterrupted,
-        OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
-    };
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            DiskFull
-                | SystemIoFailure
-                | ReadOnly
-                | PermissionDenied
-                | CannotOpen
-                | OutOfMemory
-                | DatabaseBusy
-                | DatabaseLocked
-                | FileLockingProtocolFailed
-                | OperationInterrupted
-        )
-    )
-}
 
 /// A replicated row as [`Derive`] sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +90,12 @@ pub trait Derive: Send + 'static {
     /// # Errors
     /// Only for what SQLite refuses; a row whose packed data is not understood is left alone.
     fn derive(&mut self, db: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()>;
+
+    /// Whether this program knows the format of a row's packed data. One that it does not know is noted, and derived
+    /// from by the first program that opens the database and does.
+    fn understands(&self, _row: &Row<'_>) -> bool {
+        true
+    }
 }
 
 /// A [`Derive`] for databases without local tables.
@@ -217,7 +137,9 @@ pub struct Applied {
     pub duplicates: usize,
     /// Frames that follow a version which is not held yet: to be asked for again.
     pub gaps: usize,
-    /// Frames that the database could not take and that were set aside.
+    /// Frames of which a part waits for a table or column that a newer program has.
+    pub held: usize,
+    /// Frames that the database could not take and that were set aside: a fault.
     pub quarantined: usize,
 }
 
@@ -235,6 +157,7 @@ struct Inner {
     held: AtomicBool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
+    health: watch::Receiver<Health>,
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
@@ -262,6 +185,7 @@ impl Store {
         let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
         let checkpointer = checkpoint::Checkpointer::start(path)?;
         let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
+        let health = writer.watch_health();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
@@ -278,6 +202,7 @@ impl Store {
                 held: AtomicBool::new(false),
                 site,
                 vector,
+                health,
                 commits,
                 readers: Arc::new(Mutex::new(Vec::new())),
                 reading: Arc::new(Semaphore::new(MAX_READERS)),
@@ -303,6 +228,12 @@ impl Store {
     #[must_use]
     pub fn vector(&self) -> Arc<VersionVector> {
         Arc::clone(&self.inner.vector.borrow())
+    }
+
+    /// Whether the disk takes writes, as far as is known.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health.clone()
     }
 
     /// Waits until everything in `wanted` is held; `false` when that took longer than `timeout`.

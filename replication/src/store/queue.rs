@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -32,6 +33,8 @@ pub enum Work {
     Jobs(VecDeque<Job>),
     Remote(Remote),
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
+    /// Nothing came for as long as the writer wanted to wait.
+    Idle,
     Stop,
 }
 
@@ -69,9 +72,10 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Blocks until there is something to do. All waiting jobs come at once: they share a commit.
-    pub fn next(&self) -> Work {
+    /// Blocks until there is something to do, or for `patience`. All waiting jobs come at once: they share a commit.
+    pub fn next(&self, patience: Option<Duration>) -> Work {
         let mut waiting = self.lock();
+        let deadline = patience.map(|patience| Instant::now() + patience);
         loop {
             if let Some(answer) = waiting.renewal.take() {
                 return Work::Renew(answer);
@@ -88,7 +92,13 @@ impl Queue {
             if waiting.closed {
                 return Work::Stop;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Work::Idle,
+                Some(left) => {
+                    self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
