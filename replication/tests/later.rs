@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use mychat_replication::{
-    log::{Frame, SiteId, Value, Version},
+    clock::Stamp,
+    log::{Change, Frame, GroupId, SiteId, Value, Version, key},
     store::{Applied, Derive, DiskFault, Health, Migration, Row, Schema, Store, StoreError},
 };
 use rusqlite::Connection;
@@ -271,6 +272,46 @@ async fn a_frame_that_fails_is_quarantined_and_the_rest_goes_on() {
     assert_eq!(count(&store, "replication_quarantine").await, 0);
     writer.apply(log_of(&store, store.site(), 0).await).await.expect("applied");
     assert_eq!(dump(&store, ALL).await, dump(&writer, ALL).await);
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_change_that_can_not_be_merged_is_in_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db", &[NOTES], 1);
+    let change = |key: Vec<u8>, value: Value| Change {
+        table: "note".into(),
+        key,
+        column: "data".into(),
+        value,
+        column_version: 1,
+        causal_length: 1,
+        sequence: 0,
+    };
+    // A key that is none, a value of a type that the table refuses, a key of another shape.
+    for (version, broken) in [
+        change(vec![1, 0x0c, 9, 9], vec![1].into()),
+        change(key::pack(&[vec![1].into()]), 5.into()),
+        change(key::pack(&[1.into(), 2.into()]), vec![1].into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let after = Version(version as u64);
+        let frame = Frame {
+            group: GroupId::GLOBAL,
+            site: SiteId([7; 16]),
+            after,
+            version: Version(after.0 + 1),
+            stamp: Stamp::default(),
+            changes: vec![broken],
+        };
+        let outcome = store.apply(vec![Arc::new(frame)]).await.expect("the store works");
+        assert_eq!(outcome, Applied { applied: 1, quarantined: 1, ..Applied::default() });
+        write(&store, &[("note", 10 + version as u8, Some(&[1]))]).await;
+    }
+    let log = log_of(&store, store.site(), 0).await;
+    assert_eq!(log.iter().map(|frame| frame.changes.len()).collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(log_of(&store, SiteId([7; 16]), 0).await.len(), 3, "the broken ones are passed on");
 }
 
 /// Lets the database grow by a few pages at the most.

@@ -11,7 +11,13 @@ use crate::log::{Frame, key};
 ///
 /// An error leaves nothing of it, unless the disk failed: then the whole transaction is lost.
 pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
-    whole_or_nothing(db, || merge_changes(db, derive, frame))
+    let merged = whole_or_nothing(db, || merge_changes(db, derive, frame));
+    if merged.is_err() {
+        // While the extension merges a change, it does not record what its triggers see; a change that fails leaves
+        // it so, and what this node wrote from then on would be in no log.
+        db.query_row("SELECT crsql_internal_sync_bit(0)", [], |_| Ok(()))?;
+    }
+    merged
 }
 
 /// Does a part of a transaction; an error takes back that part alone.
