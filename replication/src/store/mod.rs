@@ -35,7 +35,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -183,8 +183,8 @@ impl Store {
         let (commits, _) = broadcast::channel(WATCH_CAPACITY);
         let queue = Arc::new(queue::Queue::default());
         let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
-        let checkpointer = checkpoint::Checkpointer::start(path)?;
         let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
+        let checkpointer = checkpoint::Checkpointer::start(path, node, Arc::clone(&queue))?;
         let health = writer.watch_health();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -267,10 +267,7 @@ impl Store {
         if self.inner.held.load(Ordering::Acquire) {
             return Err(StoreError::Unsettled.into());
         }
-        let place = tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned())
-            .await
-            .map_err(|_| StoreError::Busy)?
-            .map_err(|_| StoreError::Closed)?;
+        let place = self.place().await?;
         let (answer, answered) = oneshot::channel();
         let job: queue::Job = Box::new(move |batch| {
             let result = job(batch);
@@ -292,6 +289,22 @@ impl Store {
             return Err(StoreError::Closed.into());
         }
         answered.await.map_err(|_| StoreError::Job)?
+    }
+
+    /// A place in the writer's queue.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        let started = Instant::now();
+        let place =
+            tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned()).await;
+        metrics::histogram!("mychat_store_place_seconds").record(started.elapsed().as_secs_f64());
+        let Ok(place) = place else {
+            metrics::counter!("mychat_store_busy_total").increment(1);
+            return Err(StoreError::Busy);
+        };
+        place.map_err(|_| StoreError::Closed)
     }
 
     /// Refuses local writes until [`Store::release_writes`]: while it is not certain that the next version of the own

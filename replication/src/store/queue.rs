@@ -22,6 +22,12 @@ pub type Finish = Box<dyn FnOnce(Result<Arc<VersionVector>, StoreError>) + Send>
 /// A local write: fills the batch, or discards it.
 pub type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Finish + Send>;
 
+/// A job and since when it waits.
+pub struct Queued {
+    pub job: Job,
+    pub since: Instant,
+}
+
 /// Frames to merge.
 pub struct Remote {
     pub frames: Vec<Arc<Frame>>,
@@ -30,7 +36,7 @@ pub struct Remote {
 
 /// What the writer does next.
 pub enum Work {
-    Jobs(VecDeque<Job>),
+    Jobs(VecDeque<Queued>),
     Remote(Remote),
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
     /// Nothing came for as long as the writer wanted to wait.
@@ -40,7 +46,7 @@ pub enum Work {
 
 #[derive(Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Queued>,
     remote: VecDeque<Remote>,
     renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
     remote_next: bool,
@@ -55,7 +61,12 @@ pub struct Queue {
 
 impl Queue {
     pub fn push_job(&self, job: Job) -> bool {
-        self.push(|waiting| waiting.jobs.push_back(job))
+        self.push(|waiting| waiting.jobs.push_back(Queued { job, since: Instant::now() }))
+    }
+
+    /// How many jobs wait.
+    pub fn jobs(&self) -> usize {
+        self.lock().jobs.len()
     }
 
     pub fn push_remote(&self, remote: Remote) -> bool {

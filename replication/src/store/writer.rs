@@ -18,7 +18,7 @@ use super::{
     connection, health,
     later::Later,
     merge,
-    queue::{Finish, Job, Queue, Remote, Work},
+    queue::{Finish, Job, Queue, Queued, Remote, Work},
     site,
     tables::Tables,
 };
@@ -141,15 +141,16 @@ impl Writer {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
 
-    fn run_jobs(&mut self, mut jobs: VecDeque<Job>) {
+    fn run_jobs(&mut self, mut jobs: VecDeque<Queued>) {
+        metrics::histogram!("mychat_store_group_jobs").record(jobs.len() as f64);
         while !jobs.is_empty() {
             let mut group = match self.begin() {
                 Ok(group) => group,
                 Err(error) => {
                     self.recover(&error);
                     // Every waiting job hears of it; a job has to run to give its finisher, but writes nothing.
-                    for job in jobs.drain(..) {
-                        self.refuse(job, &error);
+                    for queued in jobs.drain(..) {
+                        self.refuse(queued.job, &error);
                     }
                     return;
                 }
@@ -169,8 +170,9 @@ impl Writer {
     }
 
     /// Runs jobs into the group until it is full or there are none left.
-    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
-        while let Some(job) = jobs.pop_front() {
+    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Queued>) -> Result<(), StoreError> {
+        while let Some(Queued { job, since }) = jobs.pop_front() {
+            metrics::histogram!("mychat_store_queue_seconds").record(since.elapsed().as_secs_f64());
             let Some((finish, rows)) = self.run_job(job)? else { continue };
             let size: usize = rows.iter().map(NewRow::size).sum();
             let fits = group.changes.len() + rows.len() <= MAX_ROWS && group.bytes + size <= MAX_BYTES;
