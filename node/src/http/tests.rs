@@ -255,10 +255,37 @@ async fn durability_is_local_or_as_many_regions_as_are_there() {
             .await
     };
     make("local").await.expect(201);
-    make("regions=1").await.is_problem(503, "unavailable");
-    for malformed in ["", "regions", "regions=", "regions=0", "regions=x", "global"] {
-        make(malformed).await.is_problem(400, "invalid_header");
+    // Alone: the write stands, and the answer says where.
+    let answer = make("regions=1").await;
+    answer.is_problem(503, "unavailable");
+    assert!(answer.text.contains("pending"), "{}", answer.text);
+    assert_eq!(answer.headers["mychat-durable-regions"], "fra");
+    assert!(answer.headers.contains_key("mychat-cursor"));
+    let spaces = async || {
+        let list = node.get("/v1/spaces", &ada.token).await.expect(200);
+        list["items"].as_array().map(Vec::len)
+    };
+    assert_eq!(spaces().await, Some(2));
+    for malformed in [
+        "",
+        "regions",
+        "regions=",
+        "regions=0",
+        "regions=x",
+        "regions=+1",
+        "regions=1.5",
+        "regions=65",
+        "regions=99999999999999999999",
+        "regions = 1",
+        "Local",
+        "local, regions=1",
+        "global",
+    ] {
+        let answer = make(malformed).await;
+        answer.is_problem(400, "invalid_header");
+        assert!(answer.text.contains("regions=N with N from 1 to 64"), "{}", answer.text);
     }
+    assert_eq!(spaces().await, Some(2), "nothing was written for those");
 }
 
 #[tokio::test]

@@ -314,10 +314,10 @@ fn derive_noted(db: &Connection, tables: &Tables, derive: &mut dyn Derive) -> Re
     }
 }
 
-fn noted(
-    db: &Connection,
-    after: &(String, Vec<u8>),
-) -> rusqlite::Result<Vec<(String, Vec<u8>, SiteId, Version)>> {
+/// A noted row: its table and packed key, and who wrote it in which version.
+type Noted = (String, Vec<u8>, SiteId, Version);
+
+fn noted(db: &Connection, after: &(String, Vec<u8>)) -> rusqlite::Result<Vec<Noted>> {
     db.prepare_cached(
         "SELECT name, key, site, version FROM replication_underived WHERE (name, key) > (?1, ?2)
          ORDER BY name, key LIMIT 256",

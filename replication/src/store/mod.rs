@@ -115,6 +115,8 @@ pub struct Written<T> {
     pub value: T,
     /// What this node held after the commit: a reader elsewhere who has all of it has the write.
     pub vector: Arc<VersionVector>,
+    /// Where in the log of this node it ends; `None` when the job wrote nothing.
+    pub end: Option<(SiteId, Version)>,
 }
 
 /// One durable transaction.
@@ -274,12 +276,16 @@ impl Store {
             if result.is_err() {
                 batch.discard();
             }
+            let site = batch.writes().then(|| batch.site());
             Box::new(move |outcome| {
                 drop(place);
                 let result = match (result, outcome) {
                     (Err(error), _) => Err(error),
                     (Ok(_), Err(error)) => Err(E::from(error)),
-                    (Ok(value), Ok(vector)) => Ok(Written { value, vector }),
+                    (Ok(value), Ok(vector)) => {
+                        let end = site.map(|site| (site, vector.get(site)));
+                        Ok(Written { value, vector, end })
+                    }
                 };
                 // The caller may have gone: its write stands all the same.
                 let _ = answer.send(result);
