@@ -11,6 +11,7 @@ mod call;
 mod caller;
 mod drain;
 mod durability;
+pub mod expiry;
 pub mod node_info;
 mod openapi;
 pub mod origins;

@@ -7,7 +7,8 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use mychat_replication::{
     cluster::ClusterKey,
-    log::{SiteId, Version, VersionVector},
+    log::{SiteId, Value, Version, VersionVector},
+    store::StoreError,
 };
 use serde_json::json;
 
@@ -243,6 +244,29 @@ async fn a_write_says_what_its_readers_need_and_a_read_can_wait_for_it() {
     for malformed in ["", "x", "AAAA"] {
         read(&two, malformed).await.is_problem(400, "invalid_cursor");
     }
+}
+
+#[tokio::test]
+async fn answers_kept_for_idempotency_are_erased_after_a_day() {
+    const DAY: i64 = 24 * 3600 * 1000;
+    let node = TestNode::start();
+    let store = &node.app.store;
+    let written = store.write(|batch| {
+        for day in 0..300u32 {
+            let key = vec![day.to_be_bytes().into(), Value::Integer(day.into())];
+            batch.insert("idempotency", key, vec![1, 2, 3]);
+        }
+        Ok::<_, StoreError>(())
+    });
+    written.await.expect("written");
+    let erased = super::expiry::erase(store, 290 * DAY as u64 + 5).await.expect("erased");
+    assert_eq!(erased, 289, "all but those of today and yesterday, and after");
+    let kept = store.read(|db| {
+        let sql = "SELECT min(day) FROM idempotency WHERE data IS NOT NULL";
+        Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(kept.await.expect("read"), 289);
+    assert_eq!(super::expiry::erase(store, 290 * DAY as u64).await.expect("nothing to do"), 0);
 }
 
 #[tokio::test]

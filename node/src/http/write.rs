@@ -31,7 +31,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_KEY: usize = 255;
 /// How long an answer is kept, in milliseconds; a key's row also says on which day it was written.
 const KEEP_MILLIS: u64 = DAY_MILLIS;
-const DAY_MILLIS: u64 = 24 * 3600 * 1000;
+/// A day in milliseconds.
+pub(super) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// The table of kept answers. Rows are keyed by day besides, so that an old key can be used anew and old rows can be
 /// erased by day.
