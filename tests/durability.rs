@@ -4,12 +4,13 @@
 mod cluster;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
-use cluster::{Account, Client, Cluster, eventually, fingerprint, text};
+use cluster::{Account, Answer, Call, Client, Cluster, eventually, fingerprint, text};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -171,6 +172,92 @@ async fn i2_one_version_one_content_a_node_whose_disk_went_back_goes_on_under_a_
     write(&nodes, "after another restart", 2).await;
     cluster.agree().await;
     assert!(heads(&nodes[0]).await.keys().eq(after.keys()), "no further site");
+}
+
+/// A message with a durability, and an id of the client's own.
+fn saying(node: &Client, author: &Account, space: &str, body: &str, durability: &str) -> Call {
+    let wish = json!({ "body": body, "client_id": body });
+    let call = node.post(&format!("/v1/spaces/{space}/messages"), wish).by(author);
+    call.header("mychat-durability", durability)
+}
+
+/// How often each text is in the history of a node.
+async fn counted(node: &Client, reader: &Account, space: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for row in node.history(reader, space).await {
+        *counts.entry(text(&row["body"])).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_durable_a_write_for_other_regions_is_in_them_when_it_is_answered() {
+    let mut cluster = Cluster::start(&REGIONS).await;
+    let [fra, iad, syd] = &cluster.clients()[..] else { panic!("three nodes") };
+    let ada = fra.sign_up("Ada").await;
+    let (space, cursor) = fra.make_space(&ada, "Durable", "private").await;
+    cluster.agree().await;
+    let regions = |answer: &Answer| answer.header("mychat-durable-regions").map(str::to_owned);
+
+    let started = Instant::now();
+    for number in 0..20 {
+        let body = format!("everywhere {number}");
+        let answer = saying(fra, &ada, &space, &body, "regions=2").send().await;
+        assert_eq!(regions(&answer).as_deref(), Some("fra,iad,syd"));
+        let id = text(&answer.expect(201)["id"]);
+        // Not in a moment: it is there.
+        for node in [iad, syd] {
+            let path = format!("/v1/spaces/{space}/messages/{id}");
+            assert_eq!(text(&node.get(&path).by(&ada).send().await.expect(200)["body"]), body);
+        }
+    }
+    eprintln!(
+        "a write in three regions took {:?} in the mean, reads at two of them included",
+        started.elapsed() / 20
+    );
+    let answer = saying(fra, &ada, &space, "in one more", "regions=1").send().await;
+    let reached = regions(&answer).expect("the header");
+    assert!(reached.starts_with("fra,"), "{reached}");
+    let local = saying(fra, &ada, &space, "here", "local").send().await;
+    assert_eq!(regions(&local), None);
+    local.expect(201);
+
+    // More regions than there are: kept as pending, and said so.
+    let answer = saying(fra, &ada, &space, "too far", "regions=3").send().await;
+    answer.is_problem(503, "unavailable");
+    assert_eq!(regions(&answer).as_deref(), Some("fra,iad,syd"));
+    assert!(text(&answer.json()["detail"]).contains("pending"));
+    let seen = answer.cursor();
+    // Sent again to another node, under the client's own id and for as many as there are, it is the same message.
+    let again = saying(iad, &ada, &space, "too far", "regions=2").header("mychat-after", &seen).send().await;
+    assert_eq!(regions(&again).as_deref(), Some("iad,fra,syd"));
+    again.expect(201);
+
+    // With a region that is dead.
+    cluster.nodes[2].kill();
+    let keyed = |node: &Client, after: &str| {
+        let call = saying(node, &ada, &space, "to the dead", "regions=2");
+        call.header("idempotency-key", "to the dead").header("mychat-after", after)
+    };
+    let answer = keyed(fra, &cursor).send().await;
+    answer.is_problem(503, "unavailable");
+    assert_eq!(regions(&answer).as_deref(), Some("fra,iad"));
+    let seen = answer.cursor();
+    let answer = saying(fra, &ada, &space, "to the living", "regions=1").send().await;
+    assert_eq!(regions(&answer).as_deref(), Some("fra,iad"));
+    answer.expect(201);
+    cluster.nodes[2].restart().await;
+    let answer = keyed(iad, &seen).send().await;
+    assert_eq!(regions(&answer).as_deref(), Some("iad,fra,syd"));
+    answer.expect(201);
+
+    cluster.agree().await;
+    let counts = counted(fra, &ada, &space).await;
+    assert_eq!(counts.len(), 25, "{counts:?}");
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    for node in [iad, syd] {
+        assert_eq!(counted(node, &ada, &space).await, counts);
+    }
 }
 
 async fn heads(node: &Client) -> serde_json::Map<String, Value> {

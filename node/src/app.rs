@@ -8,7 +8,13 @@ use std::{
     time::Duration,
 };
 
-use mychat_replication::{NodeId, Role, directory::Entry, log::VersionVector, mesh::Mesh, store::Store};
+use mychat_replication::{
+    NodeId, Role,
+    directory::Entry,
+    log::VersionVector,
+    mesh::Mesh,
+    store::{Health, Store},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -31,14 +37,25 @@ pub trait Heads: Send + Sync + 'static {
 }
 
 /// Whether the node takes clients.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Condition {
     ready: AtomicBool,
     draining: AtomicBool,
     streams: AtomicUsize,
+    health: watch::Receiver<Health>,
 }
 
 impl Condition {
+    /// That of a node that is not ready yet.
+    fn of(store: &Store) -> Self {
+        Self {
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            health: store.health(),
+        }
+    }
+
     /// Says that the node has (not) what it needs to serve: replication calls it once it has caught up.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
@@ -69,7 +86,22 @@ impl Condition {
     /// Whether clients should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.is_draining()
+        self.unready().is_none()
+    }
+
+    /// Why clients should not be sent here; `None` when they should.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if self.is_draining() {
+            return Some("the node is going out of service".to_owned());
+        }
+        if !self.is_settled() {
+            return Some("the node is starting".to_owned());
+        }
+        match *self.health.borrow() {
+            Health::Well => None,
+            Health::Refusing(fault) => Some(format!("{fault}: no writes for now; reads go on")),
+        }
     }
 
     /// Whether the node is going out of service.
@@ -117,7 +149,7 @@ impl App {
     /// Puts a node's parts together. It is not ready yet.
     #[must_use]
     pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
-        let condition = Arc::<Condition>::default();
+        let condition = Arc::new(Condition::of(&store));
         Self(Arc::new(Parts {
             events: Hub::start(store.clone(), Arc::clone(&condition), mesh.clone()),
             store,

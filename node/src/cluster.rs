@@ -90,6 +90,7 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
     directory.publish("streams_capacity", &app.config.limits.streams.to_string());
     let mut ticks = tokio::time::interval(PUBLISHING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut health = app.store.health();
     loop {
         app.condition.set_ready(status.borrow_and_update().settled);
         let open = app.condition.open_streams();
@@ -100,6 +101,9 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
         directory.publish("load", &format!("{load:.3}"));
         tokio::select! {
             _ = ticks.tick() => {}
+            changed = health.changed() => if changed.is_err() {
+                return;
+            },
             changed = status.wait_for(|status| status.settled != app.condition.is_settled()) => if changed.is_err() {
                 return;
             },

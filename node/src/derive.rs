@@ -12,7 +12,13 @@ impl Derive for Derived {
         crate::accounts::derive(db, rows)?;
         crate::spaces::derive(db, rows)?;
         crate::messages::derive(db, rows)?;
+        #[cfg(feature = "next")]
+        crate::next::derive(db, rows)?;
         crate::notifications::derive(db, rows)
+    }
+
+    fn understands(&self, row: &Row<'_>) -> bool {
+        row.data.is_none_or(crate::packed::is_known)
     }
 }
 
@@ -26,5 +32,7 @@ pub fn schema() -> Schema {
         crate::spaces::MIGRATIONS,
         crate::messages::MIGRATIONS,
         crate::notifications::MIGRATIONS,
+        #[cfg(feature = "next")]
+        crate::next::MIGRATIONS,
     ])
 }

@@ -28,6 +28,8 @@ pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod messages;
+#[cfg(feature = "next")]
+pub mod next;
 pub mod notifications;
 pub mod packed;
 pub mod server;

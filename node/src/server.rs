@@ -100,6 +100,8 @@ impl Node {
         let cluster = joining.map(|joining| joining.join(&app));
 
         let stop = CancellationToken::new();
+        let expiring = http::expiry::run(app.store.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(expiring));
         let serving =
             tokio::spawn(serve(listener, http::router(app.clone()), app.config.limits, stop.clone()));
         tracing::info!(node = %app.node(), region = app.config.region, %http, url = app.config.public_url, "the node serves");

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use mychat_replication::{
     log::{Frame, SiteId, Value, Version},
-    store::{Applied, Derive, DeriveNothing, Migration, Row, Schema, Store, StoreError},
+    store::{Applied, Derive, Migration, Row, Schema, Store, StoreError},
 };
 use rusqlite::Connection;
 
@@ -302,46 +302,6 @@ async fn a_large_job_is_split_into_versions() {
         .await
         .expect("written");
     assert_eq!(written.vector.get(store.site()), Version(4));
-}
-
-#[tokio::test]
-async fn frames_for_a_table_of_a_newer_program_wait_for_its_migration() {
-    const LATER: &[Migration] = &[Migration {
-        domain: "later",
-        number: 1,
-        sql: "CREATE TABLE later (id BLOB NOT NULL PRIMARY KEY, data BLOB) STRICT, WITHOUT ROWID; SELECT crsql_as_crr('later');",
-    }];
-    let folder = tempfile::tempdir().expect("a folder");
-    let new =
-        Store::open(&folder.path().join("new.db"), &Schema::new(&[NOTES, LATER]), Box::new(DeriveNothing))
-            .expect("opens");
-    note(&new, 1, "before").await;
-    new.write(|batch| {
-        batch.insert("later", vec![vec![1u8].into()], vec![9]);
-        Ok::<_, StoreError>(())
-    })
-    .await
-    .expect("written");
-    note(&new, 2, "after").await;
-    let log = log_of(&new, new.site(), 0).await;
-
-    let old = open(folder.path(), "old.db");
-    let outcome = old.apply(log.clone()).await.expect("applied");
-    assert_eq!(outcome, Applied { applied: 3, quarantined: 1, ..Applied::default() });
-    // It serves the whole log on, the part that it does not understand included.
-    let served: Vec<_> =
-        log_of(&old, new.site(), 0).await.iter().map(|frame| frame.changes.clone()).collect();
-    assert_eq!(served, log.iter().map(|frame| frame.changes.clone()).collect::<Vec<_>>());
-    old.close().await;
-    drop(old);
-
-    let schema = Schema::new(&[NOTES, LATER]);
-    let upgraded = Store::open(&folder.path().join("old.db"), &schema, Box::new(Lengths)).expect("opens");
-    let found: i64 = upgraded
-        .read(|db| Ok::<_, StoreError>(db.query_row("SELECT count(*) FROM later", [], |row| row.get(0))?))
-        .await
-        .expect("the table is there");
-    assert_eq!(found, 1);
 }
 
 #[tokio::test]

@@ -156,6 +156,16 @@ impl Client {
         Some(answer.expect(200)["heads"].clone())
     }
 
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").send().await;
+        assert_eq!(answer.status, 200);
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_it).filter_map(value).sum()
+    }
+
     /// Whether the server is there and ready.
     pub async fn is_ready(&self) -> bool {
         self.get("/readyz").try_send().await.is_ok_and(|answer| answer.status == 200)

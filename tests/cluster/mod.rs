@@ -17,7 +17,7 @@ use std::{
 
 pub use client::{Account, Answer, Call, Client, account, fingerprint, text};
 pub use ports::Ports;
-pub use process::{Exit, Process};
+pub use process::{Exit, Process, Program};
 use serde_json::Value;
 pub use stream::{Event, Events};
 use tempfile::TempDir;
@@ -54,6 +54,8 @@ pub struct Server {
     pub region: String,
     pub client: Client,
     pub data: PathBuf,
+    /// What runs from the next start on.
+    pub program: Program,
     args: Vec<String>,
     process: Option<Process>,
     /// The logs of its former lives.
@@ -63,7 +65,8 @@ pub struct Server {
 impl Server {
     fn new(region: &str, port: u16, data: PathBuf, args: Vec<String>) -> Self {
         let client = Client::new(&format!("http://127.0.0.1:{port}"));
-        Self { region: region.to_owned(), client, data, args, process: None, before: String::new() }
+        let (region, program) = (region.to_owned(), Program::default());
+        Self { region, client, data, program, args, process: None, before: String::new() }
     }
 
     /// The same with more arguments.
@@ -75,7 +78,15 @@ impl Server {
     /// Starts the process; it is not ready yet.
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.region);
-        self.process = Some(Process::start(&self.args));
+        self.process = Some(Process::start_as(&self.program, &self.args));
+    }
+
+    /// Starts it and waits until it ends by itself.
+    pub async fn run(&mut self) -> Exit {
+        self.start();
+        let exit = self.process.take().expect("a running server").exit(PATIENCE).await;
+        self.before.push_str(&exit.stderr);
+        exit
     }
 
     /// Waits until it is ready.

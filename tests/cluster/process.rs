@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -20,6 +21,21 @@ pub struct Process {
     stderr: Output,
 }
 
+/// What is started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub path: PathBuf,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Default for Program {
+    /// The one under test.
+    fn default() -> Self {
+        Self { path: PathBuf::from(env!("CARGO_BIN_EXE_mychat")), variables: Vec::new() }
+    }
+}
+
 /// How a process ended.
 #[derive(Debug)]
 pub struct Exit {
@@ -32,14 +48,20 @@ pub struct Exit {
 impl Process {
     /// Starts `mychat` with these arguments and no `MYCHAT_*` variables.
     pub fn start<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Self {
+        Self::start_as(&Program::default(), args)
+    }
+
+    /// Starts another build of it, or with variables.
+    pub fn start_as<S: AsRef<str>>(program: &Program, args: impl IntoIterator<Item = S>) -> Self {
         let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mychat"));
+        let mut command = Command::new(&program.path);
         command.args(&args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }
         }
+        command.envs(program.variables.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().expect("the program starts");
         let stdout = Output::of(child.stdout.take().expect("a pipe"));
         let stderr = Output::of(child.stderr.take().expect("a pipe"));

@@ -10,6 +10,8 @@ mod body;
 mod call;
 mod caller;
 mod drain;
+mod durability;
+pub mod expiry;
 pub mod node_info;
 mod openapi;
 pub mod origins;
@@ -90,7 +92,12 @@ fn cors(app: App) -> CorsLayer {
         .allow_credentials(true)
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .expose_headers([write::CURSOR, after::BEHIND, HeaderName::from_static("retry-after")])
+        .expose_headers([
+            write::CURSOR,
+            durability::REGIONS,
+            after::BEHIND,
+            HeaderName::from_static("retry-after"),
+        ])
         .max_age(std::time::Duration::from_secs(600))
 }
 

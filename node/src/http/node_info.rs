@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use mychat_replication::{NodeId, Role};
 use serde::Serialize;
 
@@ -42,26 +42,31 @@ async fn livez() -> impl IntoResponse {
 
 /// Whether clients should be sent here.
 #[utoipa::path(get, path = "/readyz", tag = "node", responses(
-    (status = 200, description = "ready"), (status = 503, description = "starting, or going out of service")))]
+    (status = 200, description = "ready"), (status = 503, description = "starting, going out of service, or its disk takes no writes")))]
 async fn readyz(State(app): State<App>) -> Response {
-    if app.condition.is_ready() {
-        return "ok\n".into_response();
+    match app.condition.unready() {
+        None => "ok\n".into_response(),
+        Some(why) => Problem::unavailable(why).into_response(),
     }
-    let why =
-        if app.condition.is_draining() { "the node is going out of service" } else { "the node is starting" };
-    Problem::unavailable(why).into_response()
 }
 
 /// Buckets of the histograms of times, in seconds.
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
+/// Buckets of the histograms of sizes: jobs, rows, frames.
+const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
+
 /// The process's recorder, installed by whoever asks first.
 pub(crate) fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER.get_or_init(|| {
         // Only an empty list of buckets is refused.
-        let builder = PrometheusBuilder::new().set_buckets(SECONDS).unwrap_or_default();
+        let mut builder = PrometheusBuilder::new().set_buckets(SECONDS).unwrap_or_default();
+        for size in ["_jobs", "_rows", "_frames"] {
+            let named = Matcher::Suffix(size.to_owned());
+            builder = builder.set_buckets_for_metric(named, SIZES).unwrap_or_default();
+        }
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use mychat_replication::store::StoreError;
@@ -18,14 +18,14 @@ pub struct Problem {
     pub code: &'static str,
     /// A sentence for people.
     pub detail: String,
-    /// When to come back, in seconds.
-    retry_after: Option<u32>,
+    /// What else the answer says, such as when to come back.
+    headers: HeaderMap,
 }
 
 impl Problem {
     /// A problem with a status and code of its own.
     pub fn with(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None }
+        Self { status, code, detail: detail.into(), headers: HeaderMap::new() }
     }
 
     /// 400: the body is missing, malformed or against the rules.
@@ -70,15 +70,21 @@ impl Problem {
 
     /// 429: too often; come back after `retry_after` seconds.
     pub fn rate_limited(detail: impl Into<String>, retry_after: u32) -> Self {
-        Self {
-            retry_after: Some(retry_after.max(1)),
-            ..Self::with(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-        }
+        Self::with(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+            .header(header::RETRY_AFTER, retry_after.max(1).into())
     }
 
     /// 503: this node can't at the moment; a retry, here or at another node, may well work.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(1), ..Self::with(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail) }
+        Self::with(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+            .header(header::RETRY_AFTER, 1u32.into())
+    }
+
+    /// The same with a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
     }
 }
 
@@ -111,12 +117,10 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.extend(self.headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -124,8 +128,18 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let Some(fault) = error.disk_fault() {
+            // The store says so once; here it would be said for every call.
+            tracing::debug!(%error, "the disk refuses a call");
+            return Self::unavailable(format!("{fault}: nothing was written; reads go on"));
+        }
         tracing::warn!(%error, "the store refused");
-        Self::unavailable("the database of this node can't take the call at the moment")
+        Self::unavailable(match error {
+            StoreError::Busy => "too many writes are waiting at this node; nothing was written",
+            StoreError::Unsettled => "this node is starting and takes no writes yet",
+            StoreError::Closed => "this node is stopping",
+            _ => "the database of this node can't take the call at the moment",
+        })
     }
 }
 

@@ -7,7 +7,8 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use mychat_replication::{
     cluster::ClusterKey,
-    log::{SiteId, Version, VersionVector},
+    log::{SiteId, Value, Version, VersionVector},
+    store::StoreError,
 };
 use serde_json::json;
 
@@ -246,6 +247,29 @@ async fn a_write_says_what_its_readers_need_and_a_read_can_wait_for_it() {
 }
 
 #[tokio::test]
+async fn answers_kept_for_idempotency_are_erased_after_a_day() {
+    const DAY: i64 = 24 * 3600 * 1000;
+    let node = TestNode::start();
+    let store = &node.app.store;
+    let written = store.write(|batch| {
+        for day in 0..300u32 {
+            let key = vec![day.to_be_bytes().into(), Value::Integer(day.into())];
+            batch.insert("idempotency", key, vec![1, 2, 3]);
+        }
+        Ok::<_, StoreError>(())
+    });
+    written.await.expect("written");
+    let erased = super::expiry::erase(store, 290 * DAY as u64 + 5).await.expect("erased");
+    assert_eq!(erased, 289, "all but those of today and yesterday, and after");
+    let kept = store.read(|db| {
+        let sql = "SELECT min(day) FROM idempotency WHERE data IS NOT NULL";
+        Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(kept.await.expect("read"), 289);
+    assert_eq!(super::expiry::erase(store, 290 * DAY as u64).await.expect("nothing to do"), 0);
+}
+
+#[tokio::test]
 async fn durability_is_local_or_as_many_regions_as_are_there() {
     let node = TestNode::start();
     let ada = node.sign_up("Ada").await;
@@ -255,10 +279,37 @@ async fn durability_is_local_or_as_many_regions_as_are_there() {
             .await
     };
     make("local").await.expect(201);
-    make("regions=1").await.is_problem(503, "unavailable");
-    for malformed in ["", "regions", "regions=", "regions=0", "regions=x", "global"] {
-        make(malformed).await.is_problem(400, "invalid_header");
+    // Alone: the write stands, and the answer says where.
+    let answer = make("regions=1").await;
+    answer.is_problem(503, "unavailable");
+    assert!(answer.text.contains("pending"), "{}", answer.text);
+    assert_eq!(answer.headers["mychat-durable-regions"], "fra");
+    assert!(answer.headers.contains_key("mychat-cursor"));
+    let spaces = async || {
+        let list = node.get("/v1/spaces", &ada.token).await.expect(200);
+        list["items"].as_array().map(Vec::len)
+    };
+    assert_eq!(spaces().await, Some(2));
+    for malformed in [
+        "",
+        "regions",
+        "regions=",
+        "regions=0",
+        "regions=x",
+        "regions=+1",
+        "regions=1.5",
+        "regions=65",
+        "regions=99999999999999999999",
+        "regions = 1",
+        "Local",
+        "local, regions=1",
+        "global",
+    ] {
+        let answer = make(malformed).await;
+        answer.is_problem(400, "invalid_header");
+        assert!(answer.text.contains("regions=N with N from 1 to 64"), "{}", answer.text);
     }
+    assert_eq!(spaces().await, Some(2), "nothing was written for those");
 }
 
 #[tokio::test]

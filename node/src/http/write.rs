@@ -3,10 +3,10 @@
 //! - **idempotency**: with an `Idempotency-Key` the answer is kept for 24 hours, on every node; the same call again
 //!   gets it without running again, and another call under the same key is refused;
 //! - **durability**: `MyChat-Durability: regions=N` holds the answer back until nodes of N other regions have the
-//!   write;
+//!   write on their disks (`durability.rs`);
 //! - the **cursor**: `MyChat-Cursor` says what a reader has to have seen to see the write.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -20,21 +20,19 @@ use mychat_replication::{
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, body::BodyHash, problem::Problem};
+use super::{Caller, body::BodyHash, durability, problem::Problem};
 use crate::{app::App, events::Cursor, keys::Keys, packed};
 
 /// The header that names what a write's reader must have seen.
 pub const CURSOR: HeaderName = HeaderName::from_static("mychat-cursor");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const DURABILITY: HeaderName = HeaderName::from_static("mychat-durability");
 
 /// The longest idempotency key.
 const MAX_KEY: usize = 255;
 /// How long an answer is kept, in milliseconds; a key's row also says on which day it was written.
 const KEEP_MILLIS: u64 = DAY_MILLIS;
-const DAY_MILLIS: u64 = 24 * 3600 * 1000;
-/// How long an answer waits for other regions.
-const REGIONS_PATIENCE: Duration = Duration::from_secs(5);
+/// A day in milliseconds.
+pub(super) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// The table of kept answers. Rows are keyed by day besides, so that an old key can be used anew and old rows can be
 /// erased by day.
@@ -103,13 +101,19 @@ pub struct Outcome {
     /// The job's answer, or the first call's.
     pub reply: Reply,
     vector: Arc<VersionVector>,
+    /// In which regions it is durable, where that was asked for.
+    regions: Option<HeaderValue>,
 }
 
 impl Outcome {
     /// The response, with the cursor in its header.
     #[must_use]
     pub fn into_response(self) -> Response {
-        with_cursor(self.reply, &self.vector)
+        let mut response = with_cursor(self.reply, &self.vector);
+        if let Some(regions) = self.regions {
+            response.headers_mut().insert(durability::REGIONS, regions);
+        }
+        response
     }
 }
 
@@ -117,10 +121,15 @@ impl Outcome {
 #[must_use]
 pub fn with_cursor(reply: Reply, vector: &VersionVector) -> Response {
     let mut response = reply.into_response();
-    if let Ok(cursor) = HeaderValue::from_str(&Cursor::from(vector).to_string()) {
+    if let Some(cursor) = cursor(vector) {
         response.headers_mut().insert(CURSOR, cursor);
     }
     response
+}
+
+/// The value of [`CURSOR`].
+pub(super) fn cursor(vector: &VersionVector) -> Option<HeaderValue> {
+    HeaderValue::from_str(&Cursor::from(vector).to_string()).ok()
 }
 
 /// How a call wants to be written. Extract it before the [`super::Body`].
@@ -152,7 +161,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Write {
 fn wish(parts: &Parts, body: BodyHash) -> Result<Wish, Problem> {
     Ok(Wish {
         key: key(&parts.headers)?,
-        regions: regions(&parts.headers)?,
+        regions: durability::wanted(&parts.headers)?,
         method: parts.method.clone(),
         target: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
         body,
@@ -165,21 +174,6 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Ok(key) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
         _ => Err(Problem::invalid_header("Idempotency-Key must have 1 to 255 visible ASCII characters")),
     }
-}
-
-fn regions(headers: &HeaderMap) -> Result<usize, Problem> {
-    let Some(value) = headers.get(DURABILITY) else { return Ok(0) };
-    let value = value.to_str().unwrap_or_default();
-    if value == "local" {
-        return Ok(0);
-    }
-    value
-        .strip_prefix("regions=")
-        .and_then(|number| number.parse().ok())
-        .filter(|number| (1..=64).contains(number))
-        .ok_or_else(|| {
-            Problem::invalid_header("MyChat-Durability must be: local, or regions=N with N from 1 to 64")
-        })
 }
 
 /// A kept answer.
@@ -295,39 +289,10 @@ impl Write {
                 Ok(reply)
             })
             .await?;
-        if wish.regions > 0 {
-            await_regions(app, &written.vector, wish.regions).await?;
-        }
-        Ok(Outcome { reply: written.value, vector: written.vector })
+        let regions = match wish.regions {
+            0 => None,
+            count => Some(durability::reached(app, &written, count).await?),
+        };
+        Ok(Outcome { reply: written.value, vector: written.vector, regions })
     }
-}
-
-/// Waits until nodes of `wanted` other regions have all that this node has just committed.
-async fn await_regions(app: &App, vector: &VersionVector, wanted: usize) -> Result<(), Problem> {
-    let too_few = || {
-        Problem::unavailable(
-            "too few other regions confirmed the write in time; it is kept here and goes on to them",
-        )
-    };
-    let heads = app.heads().ok_or_else(too_few)?;
-    // Only this site's part counts: the rest of the vector is other nodes' writes.
-    let site = app.store.site();
-    let version = vector.get(site);
-    let mut changes = heads.changes();
-    let enough = async {
-        loop {
-            let peers = app.mesh.as_ref().map(|mesh| mesh.peers()).unwrap_or_default();
-            let regions: BTreeSet<String> = peers
-                .into_iter()
-                .filter(|peer| peer.region != app.config.region)
-                .filter(|peer| heads.of(peer.node).is_some_and(|held| held.get(site) >= version))
-                .map(|peer| peer.region)
-                .collect();
-            if regions.len() >= wanted {
-                return Ok(());
-            }
-            changes.changed().await.map_err(|_| too_few())?;
-        }
-    };
-    tokio::time::timeout(REGIONS_PATIENCE, enough).await.map_err(|_| too_few())?
 }

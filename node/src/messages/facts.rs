@@ -76,6 +76,8 @@ impl Purge {
 /// Writes a message.
 pub(super) fn send(batch: &mut Batch<'_>, space: SpaceId, id: MessageId, sent: &Sent) {
     batch.insert("message", vec![space.value(), id.value()], packed::encode(sent));
+    #[cfg(feature = "next")]
+    crate::next::note(batch, space, id, &sent.body);
 }
 
 /// States a revision and gives its time.
@@ -132,7 +134,11 @@ pub(super) fn react(
 ) {
     let at = At { stamp: batch.stamp(), site: batch.site() };
     let key = vec![space.value(), id.value(), account.value(), emoji.into(), at.value()];
-    batch.insert("reaction", key, packed::encode(&Reaction { on }));
+    #[cfg(not(feature = "next"))]
+    let data = packed::encode(&Reaction { on });
+    #[cfg(feature = "next")]
+    let data = packed::encode_next(&Reaction { on });
+    batch.insert("reaction", key, data);
 }
 
 /// States a purge.

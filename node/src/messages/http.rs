@@ -28,10 +28,13 @@ use crate::{
 
 /// The routes.
 pub fn routes() -> Router<App> {
-    Router::new()
+    let routes = Router::new()
         .route("/v1/spaces/{space}/messages", get(list).post(send).delete(delete_range))
         .route("/v1/spaces/{space}/messages/{message}", get(show).patch(edit).delete(delete))
-        .route("/v1/spaces/{space}/messages/{message}/reactions/{emoji}", put(react).delete(unreact))
+        .route("/v1/spaces/{space}/messages/{message}/reactions/{emoji}", put(react).delete(unreact));
+    #[cfg(feature = "next")]
+    let routes = routes.merge(crate::next::routes());
+    routes
 }
 
 /// The OpenAPI document of these routes.

@@ -3,7 +3,7 @@
 //!
 //! Names of tables and columns repeat in every change of a frame, so they go once into a small dictionary in
 //! front. A format that this program does not know is an [`Error::Format`], never a misread frame: the sender of
-//! a newer format speaks an older one to a peer whose greeting names it.
+//! a newer format speaks an older one to a peer whose request says that it reads no newer one.
 
 use std::sync::Arc;
 

@@ -340,6 +340,12 @@ impl Core {
         self.peers.get(&peer).map(|peer| &peer.heads)
     }
 
+    /// The connected peer that writes `site`.
+    #[must_use]
+    pub fn writer_of(&self, site: SiteId) -> Option<NodeId> {
+        self.peers.iter().find(|(_, peer)| peer.site == Some(site)).map(|(id, _)| *id)
+    }
+
     fn send_heads(&mut self, now: Now) {
         self.last_heads = now;
         self.actions.extend(self.peers.keys().map(|peer| Action::SendHeads { peer: *peer }));

@@ -5,10 +5,12 @@
 //!
 //! - a writing task for each follower (`streams.rs`), whose queue the core bounds by its window,
 //! - a reading task for each upstream, which takes no more than the credit that the core gives,
-//! - short tasks for reads of the log and for applying a batch.
+//! - short tasks for reads of the log and for applying a batch,
+//! - datagrams: heads, and acknowledgements to the writer of a log (`acks.rs`).
 //!
 //! Datagrams and streams of kinds that are not replication's are handed on to the application.
 
+mod acks;
 mod streams;
 mod task;
 mod wire;

@@ -1,6 +1,10 @@
 //! The tasks around the streams: one that writes to each follower, one that reads from each upstream.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use quinn::{RecvStream, SendStream};
 use tokio::{
@@ -43,8 +47,8 @@ pub async fn write(
     mut queue: mpsc::UnboundedReceiver<Frames>,
     reports: Reports,
 ) {
-    // Formats older than the first there are none of.
-    let mut buffer = vec![wire::FRAMES.min(request.reads.max(1))];
+    // Whoever does not read it has been refused (`wire::format_for`).
+    let mut buffer = vec![wire::FRAMES];
     let mut writer = log::stream::Writer::new(request.after);
     'stream: while let Some(frames) = queue.recv().await {
         let mut waiting = frames;
@@ -86,10 +90,22 @@ pub async fn read(
     credit: Arc<Semaphore>,
     reports: Reports,
 ) {
-    if let Err(error) = read_until_it_ends(stream, &mesh, peer, request, &credit, &reports).await {
-        tracing::debug!(%peer, site = %request.site, %error, "an upstream's stream ended");
+    match read_until_it_ends(stream, &mesh, peer, request, &credit, &reports).await {
+        Err(error @ wire::Error::Frame(_)) => unreadable(peer, &error),
+        Err(error) => tracing::debug!(%peer, site = %request.site, %error, "an upstream's stream ended"),
+        Ok(()) => {}
     }
     let _ = reports.send(Report::Event(Event::UpstreamClosed { stream })).await;
+}
+
+/// A frame that this release can't read. The log is asked for again from what is held, of another peer if there is
+/// one: nothing is lost, and the log goes on where a release is that reads it.
+fn unreadable(peer: NodeId, error: &wire::Error) {
+    static WARNED: Mutex<BTreeSet<NodeId>> = Mutex::new(BTreeSet::new());
+    metrics::counter!("mychat_replication_unreadable_frames_total").increment(1);
+    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(peer) {
+        tracing::warn!(%peer, %error, "a peer sends frames that this release can't read; its logs are asked for again and again (said once)");
+    }
 }
 
 async fn read_until_it_ends(

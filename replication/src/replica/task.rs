@@ -10,7 +10,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, streams, wire,
+    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, acks::Acks, streams,
+    wire,
 };
 use crate::{
     NodeId, Role,
@@ -44,6 +45,7 @@ pub(super) struct CoreTask {
     followers: HashMap<StreamId, mpsc::UnboundedSender<Frames>>,
     upstreams: HashMap<StreamId, Upstream>,
     connected: Vec<NodeId>,
+    acks: Acks,
     next_follower: u64,
     started: Instant,
 }
@@ -72,6 +74,7 @@ impl CoreTask {
             followers: HashMap::new(),
             upstreams: HashMap::new(),
             connected: Vec::new(),
+            acks: Acks::default(),
             next_follower: 0,
             started: Instant::now(),
         }
@@ -87,7 +90,9 @@ impl CoreTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.act();
         loop {
+            let acks_at = self.acks.when(Instant::now());
             tokio::select! {
+                () = tokio::time::sleep_until(acks_at.unwrap_or(self.started)), if acks_at.is_some() => self.acknowledge(),
                 commit = commits.recv() => match commit {
                     Ok(commit) => self.committed(Some(&commit)),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.committed(None),
@@ -130,6 +135,10 @@ impl CoreTask {
 
     /// `None` when commits were missed: then only the vector is certain, and followers are served from the log.
     fn committed(&mut self, commit: Option<&Commit>) {
+        if let Some(commit) = commit.filter(|commit| !commit.local) {
+            commit.frames.iter().for_each(|frame| self.acks.applied(frame.site));
+            self.acknowledge();
+        }
         let event = match commit {
             Some(commit) => {
                 Event::Committed { frames: commit.frames.clone(), vector: Arc::clone(&commit.vector) }
@@ -156,6 +165,10 @@ impl CoreTask {
             Report::Follower { peer, request, send } => {
                 if request.group != GroupId::GLOBAL {
                     tracing::debug!(%peer, group = request.group.0, "a peer asks for a group that is not kept here");
+                    return;
+                }
+                if wire::format_for(request.reads).is_none() {
+                    tracing::warn!(%peer, reads = request.reads, "a peer is too old: it reads no format of frames that is written here");
                     return;
                 }
                 self.next_follower += 1;
@@ -186,6 +199,7 @@ impl CoreTask {
                 match wire::decode::<wire::Heads>(&payload) {
                     Ok(heads) if heads.group == GroupId::GLOBAL => {
                         self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector });
+                        self.publish_heads(peer);
                     }
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
@@ -308,6 +322,19 @@ impl CoreTask {
         }
     }
 
+    /// Tells the writers of logs how much of them is durable here, unless they have just been told.
+    fn acknowledge(&mut self) {
+        let held = self.store.vector();
+        for site in self.acks.take(Instant::now()) {
+            let Some(writer) = self.core.writer_of(site) else { continue };
+            let part = std::iter::once((site, held.get(site))).collect();
+            for datagram in wire::heads(self.store.site(), &part) {
+                // Where it can't be sent, or is lost, the heads follow soon.
+                let _ = self.mesh.datagram(writer, wire::KIND, datagram.into());
+            }
+        }
+    }
+
     fn renew_site(&self) {
         let (store, reports) = (self.store.clone(), self.reports.clone());
         self.spawn(async move {
@@ -321,6 +348,20 @@ impl CoreTask {
             };
             let vector = store.vector();
             let _ = reports.send(Report::Event(Event::SiteRenewed { site, vector })).await;
+        });
+    }
+
+    /// Tells the watchers at once what a peer holds: somebody may wait for it to have a write.
+    fn publish_heads(&self, peer: NodeId) {
+        self.status.send_if_modified(|status| {
+            let (Some(known), Some(heads)) = (status.peers.get_mut(&peer), self.core.heads(peer)) else {
+                return false;
+            };
+            let moved = known.heads != *heads;
+            if moved {
+                *known = PeerStatus { heads: heads.clone(), behind: self.core.behind(peer) };
+            }
+            moved
         });
     }
 

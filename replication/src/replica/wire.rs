@@ -92,6 +92,12 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
     }
 }
 
+/// The format in which to write frames to a peer that reads up to `reads`: formats only ever get added, and whoever
+/// reads one reads all before it. `None` for one that reads less than is still written.
+pub const fn format_for(reads: u8) -> Option<u8> {
+    if reads >= FRAMES { Some(FRAMES) } else { None }
+}
+
 /// Writes the request that opens a stream.
 pub async fn write_request(send: &mut SendStream, request: &FollowRequest) -> Result<(), Error> {
     let message = encode(request)?;
@@ -168,5 +174,17 @@ mod tests {
             let _ = decode::<Heads>(&noise);
             let _ = decode::<FollowRequest>(&noise);
         }
+    }
+
+    #[test]
+    fn a_request_of_a_later_release_is_understood() {
+        let request =
+            FollowRequest { group: GroupId::GLOBAL, site: SiteId([7; 16]), after: Version(5), reads: 9 };
+        let mut bytes = encode(&request).expect("it encodes");
+        // Further fields are added at the end.
+        bytes.extend([1, 2, 3]);
+        assert_eq!(decode::<FollowRequest>(&bytes).expect("it decodes"), request);
+        assert_eq!(format_for(request.reads), Some(FRAMES));
+        assert_eq!(format_for(0), None);
     }
 }

@@ -76,6 +76,11 @@ impl<'a> Batch<'a> {
         self.rows.push(NewRow { table, key, data, put: Put::Over });
     }
 
+    /// Whether there is anything to write.
+    pub(super) fn writes(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
     /// Forgets the rows.
     pub(super) fn discard(&mut self) {
         self.rows.clear();

@@ -33,7 +33,11 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     mychat_crsqlite::load(&db)?;
     // Of two writes that are alike, too, one wins, by the larger site id: otherwise each node would count the cell to
     // the log of which it heard first, and a third that gets the logs from different nodes might get it from neither.
-    db.query_row("SELECT crsql_config_set('merge-equal-values', 1)", [], |_| Ok(()))?;
+    // It is kept in the database, and a node must start on a full disk too, so it is set only once.
+    let set: i64 = db.query_row("SELECT crsql_config_get('merge-equal-values')", [], |row| row.get(0))?;
+    if set != 1 {
+        db.query_row("SELECT crsql_config_set('merge-equal-values', 1)", [], |_| Ok(()))?;
+    }
     Ok(db)
 }
 

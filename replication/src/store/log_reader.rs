@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row, Rows};
 
 use crate::{
     clock::Stamp,
@@ -56,45 +56,32 @@ struct Collected {
 
 impl Collected {
     /// Adds the versions up to `upto`; says whether `max_bytes` stopped it before the end.
+    ///
+    /// A version's changes are those in the tables that nothing has overwritten since, and those that were set aside.
     fn read_span(&mut self, db: &Connection, upto: Version, max_bytes: usize) -> rusqlite::Result<bool> {
-        let (from, site) = (self.at, self.site);
-        let mut quarantined = quarantined(db, site, from, upto)?.into_iter().peekable();
-        let mut statement = db.prepare_cached(
-            "SELECT \"table\", pk, cid, val, col_version, cl, seq, db_version FROM crsql_changes
+        let span = (self.site.0, self.at.0.cast_signed(), upto.0.cast_signed());
+        let mut merged = db.prepare_cached(
+            "SELECT db_version, \"table\", pk, cid, val, col_version, cl, seq FROM crsql_changes
              WHERE site_id = ?1 AND db_version > ?2 AND db_version <= ?3 ORDER BY db_version, seq",
         )?;
-        let mut rows = statement.query((site.0, from.0.cast_signed(), upto.0.cast_signed()))?;
-        let mut open: Option<(Version, Vec<Change>)> = None;
-        while let Some(row) = rows.next()? {
-            let version = Version(row.get::<_, i64>(7)?.cast_unsigned());
-            if open.as_ref().is_some_and(|(current, _)| *current != version)
-                && let Some((version, changes)) = open.take()
-            {
-                self.push(version, changes);
-                if self.bytes >= max_bytes {
-                    return Ok(true);
-                }
-            }
-            while let Some((_, frame)) = quarantined.next_if(|(at, _)| *at < version) {
-                self.push(frame.version, frame.changes);
-            }
-            open.get_or_insert_with(|| (version, Vec::new())).1.push(Change {
-                table: Arc::from(row.get_ref(0)?.as_str()?),
-                key: row.get(1)?,
-                column: Arc::from(row.get_ref(2)?.as_str()?),
-                value: row.get(3)?,
-                column_version: row.get(4)?,
-                causal_length: row.get(5)?,
-                sequence: row.get(6)?,
-            });
-        }
-        if let Some((version, changes)) = open {
+        let mut aside = db.prepare_cached(
+            "SELECT version, frame FROM replication_held WHERE site = ?1 AND version > ?2 AND version <= ?3
+             UNION ALL
+             SELECT version, frame FROM replication_quarantine WHERE site = ?1 AND version > ?2 AND version <= ?3
+             ORDER BY version",
+        )?;
+        let mut merged = Ahead::new(merged.query(span)?, |row| Ok(vec![change(row)?]))?;
+        let mut aside = Ahead::new(aside.query(span)?, set_aside)?;
+        while let Some(version) = merged.version().into_iter().chain(aside.version()).min() {
+            let mut changes = merged.take(version)?;
+            changes.extend(aside.take(version)?);
+            changes.sort_by_key(|change| change.sequence);
             self.push(version, changes);
+            if self.bytes >= max_bytes {
+                return Ok(self.at < upto);
+            }
         }
-        for (_, frame) in quarantined {
-            self.push(frame.version, frame.changes);
-        }
-        Ok(self.bytes >= max_bytes && self.at < upto)
+        Ok(false)
     }
 
     fn push(&mut self, version: Version, changes: Vec<Change>) {
@@ -127,26 +114,66 @@ impl Collected {
     }
 }
 
-/// Frames that were set aside are part of the log all the same.
-fn quarantined(
-    db: &Connection,
-    site: SiteId,
-    after: Version,
-    upto: Version,
-) -> rusqlite::Result<Vec<(Version, Frame)>> {
-    let mut statement = db.prepare_cached(
-        "SELECT version, frame FROM replication_quarantine
-         WHERE site = ?1 AND version > ?2 AND version <= ?3 ORDER BY version",
-    )?;
-    let rows = statement.query_map((site.0, after.0.cast_signed(), upto.0.cast_signed()), |row| {
-        Ok((Version(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, Vec<u8>>(1)?))
-    })?;
-    let mut frames = Vec::new();
-    for row in rows {
-        let (version, bytes) = row?;
-        if let Ok(frame) = codec::decode(&bytes) {
-            frames.push((version, frame));
-        }
+/// Rows in the order of their versions, read one ahead.
+struct Ahead<'s, F> {
+    rows: Rows<'s>,
+    changes: F,
+    next: Option<(Version, Vec<Change>)>,
+}
+
+impl<'s, F: Fn(&Row<'_>) -> rusqlite::Result<Vec<Change>>> Ahead<'s, F> {
+    /// The first column is the version; `changes` reads the others.
+    fn new(rows: Rows<'s>, changes: F) -> rusqlite::Result<Self> {
+        let mut ahead = Self { rows, changes, next: None };
+        ahead.advance()?;
+        Ok(ahead)
     }
-    Ok(frames)
+
+    /// The version of the next row.
+    fn version(&self) -> Option<Version> {
+        self.next.as_ref().map(|(version, _)| *version)
+    }
+
+    /// Takes all changes of a version, if it is the next.
+    fn take(&mut self, version: Version) -> rusqlite::Result<Vec<Change>> {
+        let mut all = Vec::new();
+        while let Some((_, changes)) = self.next.take_if(|(next, _)| *next == version) {
+            all.extend(changes);
+            self.advance()?;
+        }
+        Ok(all)
+    }
+
+    fn advance(&mut self) -> rusqlite::Result<()> {
+        self.next = match self.rows.next()? {
+            Some(row) => Some((Version(row.get::<_, i64>(0)?.cast_unsigned()), (self.changes)(row)?)),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+/// A row of `crsql_changes`, after its version.
+fn change(row: &Row<'_>) -> rusqlite::Result<Change> {
+    Ok(Change {
+        table: Arc::from(row.get_ref(1)?.as_str()?),
+        key: row.get(2)?,
+        column: Arc::from(row.get_ref(3)?.as_str()?),
+        value: row.get(4)?,
+        column_version: row.get(5)?,
+        causal_length: row.get(6)?,
+        sequence: row.get(7)?,
+    })
+}
+
+/// The changes of a frame that was set aside, after its version.
+fn set_aside(row: &Row<'_>) -> rusqlite::Result<Vec<Change>> {
+    Ok(codec::decode(row.get_ref(1)?.as_blob()?).map_or_else(
+        |error| {
+            // Nobody can do anything with it any more; the log goes on without.
+            tracing::error!(%error, "a frame that was set aside can't be read back");
+            Vec::new()
+        },
+        |frame| frame.changes,
+    ))
 }

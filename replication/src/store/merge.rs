@@ -1,25 +1,58 @@
 //! Frames of other sites into the tables: all of one or nothing of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rusqlite::{Connection, types::Type};
 
-use super::{Derive, Row, StoreError};
-use crate::log::{Frame, codec, key};
+use super::{Derive, Row, later};
+use crate::log::{Frame, key};
 
-/// Merges one frame, or nothing of it; see [`merge`].
-pub fn merge_whole(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
-    db.prepare_cached("SAVEPOINT frame")?.raw_execute()?;
-    let merged = merge(db, derive, frame);
-    // After a failure of the disk SQLite has rolled back everything itself; the first error is the one to tell.
-    let ended = match merged {
-        Ok(()) => db.prepare_cached("RELEASE frame").and_then(|mut release| release.raw_execute().map(drop)),
-        Err(_) => db.execute_batch("ROLLBACK TO frame; RELEASE frame"),
-    };
-    merged.and(ended)
+/// How a frame is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merging {
+    /// After an error a part of the frame stands in the open transaction, which must be rolled back.
+    Plain,
+    /// Within a savepoint: an error leaves nothing of the frame. Dear, since the pages that it changes are copied first.
+    Guarded,
 }
 
-/// Merges one frame, and derives from the rows that it really changed. After an error a part of it may stand in the
-/// open transaction.
-pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
+/// Merges changes for which the tables have a place, and derives from the rows that they really changed.
+///
+/// If the disk fails the whole transaction is lost; see [`Merging`] for other errors.
+pub fn merge(
+    db: &Connection,
+    derive: &mut dyn Derive,
+    frame: &Frame,
+    merging: Merging,
+) -> rusqlite::Result<()> {
+    let merged = match merging {
+        Merging::Plain => merge_changes(db, derive, frame),
+        Merging::Guarded => whole_or_nothing(db, || merge_changes(db, derive, frame)),
+    };
+    if merged.is_err() {
+        // While the extension merges a change, it does not record what its triggers see; a change that fails leaves
+        // it so, and what this node wrote from then on would be in no log.
+        db.query_row("SELECT crsql_internal_sync_bit(0)", [], |_| Ok(()))?;
+    }
+    merged
+}
+
+/// Does a part of a transaction; an error takes back that part alone.
+pub fn whole_or_nothing(
+    db: &Connection,
+    part: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("SAVEPOINT part")?.raw_execute()?;
+    let done = part();
+    // After a failure of the disk SQLite has rolled back everything itself; the first error is the one to tell.
+    let ended = match done {
+        Ok(()) => db.prepare_cached("RELEASE part").and_then(|mut release| release.raw_execute().map(drop)),
+        Err(_) => db.execute_batch("ROLLBACK TO part; RELEASE part"),
+    };
+    done.and(ended)
+}
+
+fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",
@@ -45,56 +78,25 @@ pub fn merge(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlit
             let malformed = |error: key::Malformed| {
                 rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, error.into())
             };
-            rows.push(Row {
+            let row = Row {
                 table: &change.table,
                 key: key::unpack(&change.key).map_err(malformed)?,
                 data: change.value.as_blob(),
                 site: frame.site,
                 version: frame.version,
-            });
-        }
-    }
-    derive.derive(db, &rows)
-}
-
-/// Sets aside a frame that can't be merged: it counts as held, and is tried again after the next migration.
-pub fn quarantine(db: &Connection, frame: &Frame, error: &rusqlite::Error) -> Result<(), StoreError> {
-    let bytes = codec::encode(frame)
-        .map_err(|e| StoreError::from(rusqlite::Error::ToSqlConversionFailure(e.into())))?;
-    db.prepare_cached("INSERT OR REPLACE INTO replication_quarantine VALUES (?1, ?2, ?3, ?4)")?.execute((
-        frame.site.0,
-        frame.version.0.cast_signed(),
-        bytes,
-        error.to_string(),
-    ))?;
-    metrics::counter!("mychat_store_quarantined_total").increment(1);
-    tracing::error!(
-        site = %frame.site, version = %frame.version, %error,
-        "a frame can't be applied and was set aside; the rest goes on"
-    );
-    Ok(())
-}
-
-/// Merges what was set aside and fits by now.
-pub fn retry_quarantined(db: &Connection, derive: &mut dyn Derive) -> rusqlite::Result<()> {
-    let waiting: Vec<Vec<u8>> = db
-        .prepare("SELECT frame FROM replication_quarantine ORDER BY site, version")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for bytes in waiting {
-        let Ok(frame) = codec::decode(&bytes) else { continue };
-        let transaction = db.unchecked_transaction()?;
-        match merge(db, derive, &frame) {
-            Ok(()) => {
-                transaction.execute(
-                    "DELETE FROM replication_quarantine WHERE site = ?1 AND version = ?2",
-                    (frame.site.0, frame.version.0.cast_signed()),
-                )?;
-                transaction.commit()?;
-                tracing::info!(site = %frame.site, version = %frame.version, "a frame that had been set aside was applied");
+            };
+            if !derive.understands(&row) {
+                later::note_row(db, &row, &change.key)?;
             }
-            Err(error) => tracing::debug!(%error, "a frame stays set aside"),
+            rows.push(row);
         }
     }
-    Ok(())
+    derived(db, derive, &rows)
+}
+
+/// Derives from rows. A bug in it that one row of one peer lays bare must not end the writer: a panic is an error too.
+pub fn derived(db: &Connection, derive: &mut dyn Derive, rows: &[Row<'_>]) -> rusqlite::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| derive.derive(db, rows))).unwrap_or_else(|_| {
+        Err(rusqlite::Error::ToSqlConversionFailure("deriving the local tables from it panicked".into()))
+    })
 }

@@ -17,6 +17,9 @@
 mod batch;
 mod checkpoint;
 mod connection;
+mod error;
+mod health;
+mod later;
 mod log_reader;
 mod merge;
 mod queue;
@@ -32,13 +35,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
 pub use batch::Batch;
+use error::is_environment;
+pub use error::{DiskFault, OpenError, StoreError};
+pub use health::Health;
 pub use log_reader::LogRead;
 pub use schema::{Migration, Schema};
 
@@ -59,98 +65,6 @@ const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
 const MAX_READERS: usize = 8;
 /// Commits that a slow watcher may be behind before it is told that it missed some (and re-reads the log).
 const WATCH_CAPACITY: usize = 1024;
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file or its folder can't be used.
-    #[error("cannot open the database {path}: {source}")]
-    File {
-        /// The database file.
-        path: PathBuf,
-        /// What the system or SQLite said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Another process has the database open for writing.
-    #[error("the database {0} is in use by another process")]
-    InUse(PathBuf),
-    /// A migration failed; nothing of it was kept.
-    #[error("migration {number} of {domain} failed: {source}")]
-    Migration {
-        /// Whose tables.
-        domain: String,
-        /// Its number.
-        number: u32,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The database was written by a newer program.
-    #[error("the database has migration {number} of {domain}, which this program does not know: it is older")]
-    Newer {
-        /// Whose tables.
-        domain: String,
-        /// The unknown number.
-        number: u32,
-    },
-    /// The extension can't be loaded.
-    #[error(transparent)]
-    Extension(#[from] mychat_crsqlite::Error),
-    /// Any other failure.
-    #[error("cannot set up the database: {0}")]
-    Sql(#[from] rusqlite::Error),
-}
-
-/// Why a read or a write failed; nothing of the write was kept.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// The writer's queue stayed full for 2 s.
-    #[error("too many writes are waiting")]
-    Busy,
-    /// The node does not know yet whether its disk has lost a part of its own log (see [`Store::hold_writes`]).
-    #[error("the node is still asking its peers about its own log")]
-    Unsettled,
-    /// The store is shutting down.
-    #[error("the store is closed")]
-    Closed,
-    /// No space, no permission, or a broken disk.
-    #[error("the disk refuses: {0}")]
-    Disk(Arc<rusqlite::Error>),
-    /// Any other failure of the database.
-    #[error("the database failed: {0}")]
-    Sql(Arc<rusqlite::Error>),
-    /// A job panicked; the others went on.
-    #[error("a write job failed")]
-    Job,
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_environment(&error) { Self::Disk(Arc::new(error)) } else { Self::Sql(Arc::new(error)) }
-    }
-}
-
-/// Whether the machine failed (and the same statement may succeed later) rather than the data.
-fn is_environment(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, OperationInterrupted,
-        OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
-    };
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            DiskFull
-                | SystemIoFailure
-                | ReadOnly
-                | PermissionDenied
-                | CannotOpen
-                | OutOfMemory
-                | DatabaseBusy
-                | DatabaseLocked
-                | FileLockingProtocolFailed
-                | OperationInterrupted
-        )
-    )
-}
 
 /// A replicated row as [`Derive`] sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +90,12 @@ pub trait Derive: Send + 'static {
     /// # Errors
     /// Only for what SQLite refuses; a row whose packed data is not understood is left alone.
     fn derive(&mut self, db: &Connection, rows: &[Row<'_>]) -> rusqlite::Result<()>;
+
+    /// Whether this program knows the format of a row's packed data. One that it does not know is noted, and derived
+    /// from by the first program that opens the database and does.
+    fn understands(&self, _row: &Row<'_>) -> bool {
+        true
+    }
 }
 
 /// A [`Derive`] for databases without local tables.
@@ -195,6 +115,8 @@ pub struct Written<T> {
     pub value: T,
     /// What this node held after the commit: a reader elsewhere who has all of it has the write.
     pub vector: Arc<VersionVector>,
+    /// Where in the log of this node it ends; `None` when the job wrote nothing.
+    pub end: Option<(SiteId, Version)>,
 }
 
 /// One durable transaction.
@@ -217,7 +139,9 @@ pub struct Applied {
     pub duplicates: usize,
     /// Frames that follow a version which is not held yet: to be asked for again.
     pub gaps: usize,
-    /// Frames that the database could not take and that were set aside.
+    /// Frames of which a part waits for a table or column that a newer program has.
+    pub held: usize,
+    /// Frames that the database could not take and that were set aside: a fault.
     pub quarantined: usize,
 }
 
@@ -236,6 +160,7 @@ struct Inner {
     held: AtomicBool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
+    health: watch::Receiver<Health>,
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
@@ -261,9 +186,10 @@ impl Store {
         let (commits, _) = broadcast::channel(WATCH_CAPACITY);
         let queue = Arc::new(queue::Queue::default());
         let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
-        let checkpointer = checkpoint::Checkpointer::start(path)?;
         let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
         let generation = writer.generation();
+        let checkpointer = checkpoint::Checkpointer::start(path, node, Arc::clone(&queue))?;
+        let health = writer.watch_health();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
@@ -281,6 +207,7 @@ impl Store {
                 held: AtomicBool::new(false),
                 site,
                 vector,
+                health,
                 commits,
                 readers: Arc::new(Mutex::new(Vec::new())),
                 reading: Arc::new(Semaphore::new(MAX_READERS)),
@@ -315,6 +242,12 @@ impl Store {
         Arc::clone(&self.inner.vector.borrow())
     }
 
+    /// Whether the disk takes writes, as far as is known.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health.clone()
+    }
+
     /// Waits until everything in `wanted` is held; `false` when that took longer than `timeout`.
     pub async fn wait_for(&self, wanted: &VersionVector, timeout: Duration) -> bool {
         let mut vector = self.inner.vector.clone();
@@ -346,22 +279,23 @@ impl Store {
         if self.inner.held.load(Ordering::Acquire) {
             return Err(StoreError::Unsettled.into());
         }
-        let place = tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned())
-            .await
-            .map_err(|_| StoreError::Busy)?
-            .map_err(|_| StoreError::Closed)?;
+        let place = self.place().await?;
         let (answer, answered) = oneshot::channel();
         let job: queue::Job = Box::new(move |batch| {
             let result = job(batch);
             if result.is_err() {
                 batch.discard();
             }
+            let site = batch.writes().then(|| batch.site());
             Box::new(move |outcome| {
                 drop(place);
                 let result = match (result, outcome) {
                     (Err(error), _) => Err(error),
                     (Ok(_), Err(error)) => Err(E::from(error)),
-                    (Ok(value), Ok(vector)) => Ok(Written { value, vector }),
+                    (Ok(value), Ok(vector)) => {
+                        let end = site.map(|site| (site, vector.get(site)));
+                        Ok(Written { value, vector, end })
+                    }
                 };
                 // The caller may have gone: its write stands all the same.
                 let _ = answer.send(result);
@@ -371,6 +305,22 @@ impl Store {
             return Err(StoreError::Closed.into());
         }
         answered.await.map_err(|_| StoreError::Job)?
+    }
+
+    /// A place in the writer's queue.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        let started = Instant::now();
+        let place =
+            tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned()).await;
+        metrics::histogram!("mychat_store_place_seconds").record(started.elapsed().as_secs_f64());
+        let Ok(place) = place else {
+            metrics::counter!("mychat_store_busy_total").increment(1);
+            return Err(StoreError::Busy);
+        };
+        place.map_err(|_| StoreError::Closed)
     }
 
     /// Refuses local writes until [`Store::release_writes`]: while it is not certain that the next version of the own

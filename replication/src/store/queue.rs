@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -21,6 +22,12 @@ pub type Finish = Box<dyn FnOnce(Result<Arc<VersionVector>, StoreError>) + Send>
 /// A local write: fills the batch, or discards it.
 pub type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Finish + Send>;
 
+/// A job and since when it waits.
+pub struct Queued {
+    pub job: Job,
+    pub since: Instant,
+}
+
 /// Frames to merge.
 pub struct Remote {
     pub frames: Vec<Arc<Frame>>,
@@ -29,15 +36,17 @@ pub struct Remote {
 
 /// What the writer does next.
 pub enum Work {
-    Jobs(VecDeque<Job>),
+    Jobs(VecDeque<Queued>),
     Remote(Remote),
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
+    /// Nothing came for as long as the writer wanted to wait.
+    Idle,
     Stop,
 }
 
 #[derive(Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Queued>,
     remote: VecDeque<Remote>,
     renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
     remote_next: bool,
@@ -52,7 +61,12 @@ pub struct Queue {
 
 impl Queue {
     pub fn push_job(&self, job: Job) -> bool {
-        self.push(|waiting| waiting.jobs.push_back(job))
+        self.push(|waiting| waiting.jobs.push_back(Queued { job, since: Instant::now() }))
+    }
+
+    /// How many jobs wait.
+    pub fn jobs(&self) -> usize {
+        self.lock().jobs.len()
     }
 
     pub fn push_remote(&self, remote: Remote) -> bool {
@@ -69,9 +83,10 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Blocks until there is something to do. All waiting jobs come at once: they share a commit.
-    pub fn next(&self) -> Work {
+    /// Blocks until there is something to do, or for `patience`. All waiting jobs come at once: they share a commit.
+    pub fn next(&self, patience: Option<Duration>) -> Work {
         let mut waiting = self.lock();
+        let deadline = patience.map(|patience| Instant::now() + patience);
         loop {
             if let Some(answer) = waiting.renewal.take() {
                 return Work::Renew(answer);
@@ -88,7 +103,13 @@ impl Queue {
             if waiting.closed {
                 return Work::Stop;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Work::Idle,
+                Some(left) => {
+                    self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 

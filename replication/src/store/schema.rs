@@ -25,10 +25,11 @@ pub struct Schema {
 }
 
 /// Replication's own tables.
-const OWN: &[Migration] = &[Migration {
-    domain: "replication",
-    number: 1,
-    sql: "
+const OWN: &[Migration] = &[
+    Migration {
+        domain: "replication",
+        number: 1,
+        sql: "
         -- One row: which node this folder belongs to, and the last hybrid time it gave out.
         CREATE TABLE replication_node (one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, stamp INTEGER NOT NULL) STRICT;
         -- The version vector: how much of each site's log is held, without a gap.
@@ -41,7 +42,23 @@ const OWN: &[Migration] = &[Migration {
             site BLOB NOT NULL, version INTEGER NOT NULL, frame BLOB NOT NULL, reason TEXT NOT NULL,
             PRIMARY KEY (site, version)
         ) STRICT, WITHOUT ROWID;",
-}];
+    },
+    // What a newer program writes waits for this node's own upgrade: see `later.rs`.
+    Migration {
+        domain: "replication-later",
+        number: 1,
+        sql: "
+        -- The changes of a frame for whose tables or columns there is no place yet.
+        CREATE TABLE replication_held (
+            site BLOB NOT NULL, version INTEGER NOT NULL, frame BLOB NOT NULL, PRIMARY KEY (site, version)
+        ) STRICT, WITHOUT ROWID;
+        -- Rows whose packed data this program does not understand: they are in their tables, but not derived from.
+        CREATE TABLE replication_underived (
+            name TEXT NOT NULL, key BLOB NOT NULL, site BLOB NOT NULL, version INTEGER NOT NULL,
+            PRIMARY KEY (name, key)
+        ) STRICT, WITHOUT ROWID;",
+    },
+];
 
 impl Schema {
     /// A schema of these migrations, in any order.

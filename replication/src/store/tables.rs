@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{Connection, params_from_iter, types::Null};
+use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Null};
 
 use super::batch::{NewRow, Put};
-use crate::log::{Change, key};
+use crate::log::{Change, Value, key};
 
 /// The statements that write one replicated table.
 struct Table {
@@ -13,7 +13,13 @@ struct Table {
     insert: String,
     upsert: String,
     edits: String,
+    data: String,
+    /// The columns beside the key.
+    columns: Vec<String>,
 }
+
+/// What stands for the row itself in place of a column's name.
+const ROW: &str = "-1";
 
 /// All replicated tables by name.
 pub struct Tables {
@@ -37,9 +43,29 @@ impl Tables {
                 .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?
                 .query_map([&name], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            by_name.insert(name.clone(), Table::new(&name, &keys));
+            let columns = db
+                .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk = 0")?
+                .query_map([&name], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            by_name.insert(name.clone(), Table::new(&name, &keys, columns));
         }
         Ok(Self { by_name, data: Arc::from("data") })
+    }
+
+    /// Whether there is a place for `change`: a newer program has tables and columns that this one does not know.
+    pub fn have(&self, change: &Change) -> bool {
+        self.by_name.get(&*change.table).is_some_and(|table| {
+            &*change.column == ROW || table.columns.iter().any(|column| **column == *change.column)
+        })
+    }
+
+    /// The packed data of a row; `None` where there is no such table or row, or it was erased.
+    pub fn data(&self, db: &Connection, table: &str, key: &[Value]) -> rusqlite::Result<Option<Vec<u8>>> {
+        let Some(table) = self.by_name.get(table) else { return Ok(None) };
+        db.prepare_cached(&table.data)?
+            .query_row(params_from_iter(key), |row| row.get(0))
+            .optional()
+            .map(Option::flatten)
     }
 
     /// Writes `row` and gives the change that cr-sqlite recorded for it, numbered `sequence`; `None` when the
@@ -76,7 +102,7 @@ impl Tables {
             table: Arc::clone(&table.name),
             key: key::pack(&row.key),
             column: Arc::clone(&self.data),
-            value: row.data.as_ref().map_or(crate::log::Value::Null, |bytes| bytes.clone().into()),
+            value: row.data.as_ref().map_or(Value::Null, |bytes| bytes.clone().into()),
             column_version,
             causal_length: 1,
             sequence,
@@ -85,21 +111,21 @@ impl Tables {
 }
 
 impl Table {
-    fn new(name: &str, keys: &[String]) -> Self {
+    fn new(name: &str, keys: &[String], columns: Vec<String>) -> Self {
         let quoted: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
-        let columns = quoted.join(", ");
+        let key = quoted.join(", ");
         let marks = vec!["?"; keys.len() + 1].join(", ");
         let same_key = quoted.iter().map(|key| format!("p.{key} = ?")).collect::<Vec<_>>().join(" AND ");
-        let insert =
-            format!("INSERT INTO \"{name}\" ({columns}, data) VALUES ({marks}) ON CONFLICT DO NOTHING");
+        let insert = format!("INSERT INTO \"{name}\" ({key}, data) VALUES ({marks}) ON CONFLICT DO NOTHING");
         let upsert = format!(
-            "INSERT INTO \"{name}\" ({columns}, data) VALUES ({marks})
+            "INSERT INTO \"{name}\" ({key}, data) VALUES ({marks})
              ON CONFLICT DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data"
         );
         let edits = format!(
             "SELECT c.col_version FROM \"{name}__crsql_pks\" p JOIN \"{name}__crsql_clock\" c ON c.key = p.__crsql_key
              WHERE {same_key} AND c.col_name = 'data'"
         );
-        Self { name: Arc::from(name), insert, upsert, edits }
+        let data = format!("SELECT p.data FROM \"{name}\" p WHERE {same_key}");
+        Self { name: Arc::from(name), insert, upsert, edits, data, columns }
     }
 }

@@ -13,10 +13,12 @@ use rusqlite::Connection;
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    Applied, Batch, Commit, Derive, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
+    Applied, Batch, Commit, Derive, Health, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
     batch::{NewRow, wall_millis},
-    connection, is_environment, merge,
-    queue::{Finish, Job, Queue, Remote, Work},
+    connection, health,
+    later::Later,
+    merge::{self, Merging},
+    queue::{Finish, Job, Queue, Queued, Remote, Work},
     site,
     tables::Tables,
 };
@@ -34,6 +36,8 @@ pub struct Writer {
     db: Option<Connection>,
     tables: Tables,
     derive: Box<dyn Derive>,
+    later: Later,
+    health: health::Monitor,
     clock: Clock,
     node: NodeId,
     generation: u64,
@@ -58,25 +62,16 @@ struct Group {
     finishes: Vec<Finish>,
 }
 
-/// How a batch of frames is merged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Merging {
-    /// All or nothing of the batch.
-    Plain,
-    /// Each frame within a savepoint: one that can't be merged is set aside, the others stay.
-    Guarded,
-}
-
 impl Writer {
     pub fn open(
         path: &Path,
         schema: &Schema,
-        derive: Box<dyn Derive>,
+        mut derive: Box<dyn Derive>,
         commits: broadcast::Sender<Arc<Commit>>,
     ) -> Result<Self, OpenError> {
         let lock = lock(path)?;
         let db = connection::open_writer(path)?;
-        let migrated = schema.migrate(&db)?;
+        schema.migrate(&db)?;
         let (node, stamp) = node(&db)?;
         let stamp = stamp_of_this_start(&db, stamp);
         let tables = Tables::read(&db)?;
@@ -87,12 +82,15 @@ impl Writer {
         held.set(site, opened_at);
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
-        let mut writer = Self {
+        let later = Later::open(&db, &tables, derive.as_mut(), node)?;
+        Ok(Self {
             path: path.to_owned(),
             _lock: lock,
             db: Some(db),
             tables,
             derive,
+            later,
+            health: health::Monitor::new(path, node),
             clock: Clock::starting_after(stamp),
             node,
             generation: stamp.millis(),
@@ -101,11 +99,7 @@ impl Writer {
             held,
             vector,
             commits,
-        };
-        if migrated && let Some(db) = &writer.db {
-            merge::retry_quarantined(db, writer.derive.as_mut())?;
-        }
-        Ok(writer)
+        })
     }
 
     pub fn node(&self) -> NodeId {
@@ -124,18 +118,24 @@ impl Writer {
         self.vector.subscribe()
     }
 
+    pub fn watch_health(&self) -> watch::Receiver<Health> {
+        self.health.watch()
+    }
+
     /// Works until the queue is closed and empty.
     pub fn run(mut self, queue: &Queue) {
         loop {
-            match queue.next() {
+            let patience = (!self.health.is_well()).then_some(health::PROBE);
+            match queue.next(patience) {
                 Work::Jobs(jobs) => self.run_jobs(jobs),
                 Work::Remote(Remote { frames, answer }) => {
-                    let result = self.apply(&frames).inspect_err(|_| self.recover());
+                    let result = self.apply(&frames).inspect_err(|error| self.recover(error));
                     let _ = answer.send(result);
                 }
                 Work::Renew(answer) => {
                     let _ = answer.send(self.renew());
                 }
+                Work::Idle => self.probe(),
                 Work::Stop => break,
             }
         }
@@ -148,22 +148,26 @@ impl Writer {
         self.db.as_ref().ok_or(StoreError::Closed)
     }
 
-    fn run_jobs(&mut self, mut jobs: VecDeque<Job>) {
+    fn run_jobs(&mut self, mut jobs: VecDeque<Queued>) {
+        metrics::histogram!("mychat_store_group_jobs").record(jobs.len() as f64);
         while !jobs.is_empty() {
             let mut group = match self.begin() {
                 Ok(group) => group,
                 Err(error) => {
+                    self.recover(&error);
                     // Every waiting job hears of it; a job has to run to give its finisher, but writes nothing.
-                    for job in jobs.drain(..) {
-                        self.refuse(job, &error);
+                    for queued in jobs.drain(..) {
+                        self.refuse(queued.job, &error);
                     }
                     return;
                 }
             };
             let result = self.fill(&mut group, &mut jobs).and_then(|()| self.commit(&mut group));
             if let Err(error) = result {
-                self.recover();
-                tracing::warn!(%error, jobs = group.finishes.len(), "a group commit failed; nothing of it was kept");
+                self.recover(&error);
+                if error.disk_fault().is_none() {
+                    tracing::warn!(%error, jobs = group.finishes.len(), "a group commit failed; nothing of it was kept");
+                }
                 metrics::counter!("mychat_store_failed_commits_total").increment(1);
                 for finish in group.finishes {
                     finish(Err(error.clone()));
@@ -173,8 +177,9 @@ impl Writer {
     }
 
     /// Runs jobs into the group until it is full or there are none left.
-    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
-        while let Some(job) = jobs.pop_front() {
+    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Queued>) -> Result<(), StoreError> {
+        while let Some(Queued { job, since }) = jobs.pop_front() {
+            metrics::histogram!("mychat_store_queue_seconds").record(since.elapsed().as_secs_f64());
             let Some((finish, rows)) = self.run_job(job)? else { continue };
             let size: usize = rows.iter().map(NewRow::size).sum();
             let fits = group.changes.len() + rows.len() <= MAX_ROWS && group.bytes + size <= MAX_BYTES;
@@ -269,7 +274,7 @@ impl Writer {
                 version: group.version,
             })
             .collect();
-        Ok(self.derive.derive(db, &rows)?)
+        Ok(merge::derived(db, self.derive.as_mut(), &rows)?)
     }
 
     /// Makes the group durable, answers its jobs and announces it.
@@ -286,11 +291,7 @@ impl Writer {
         let site = *self.site.borrow();
         let started = Instant::now();
         write_vector(db, site, group.version)?;
-        db.prepare_cached("UPDATE replication_node SET stamp = ?1")?.execute([self
-            .clock
-            .last()
-            .to_u64()
-            .cast_signed()])?;
+        write_stamp(db, self.clock.last())?;
         db.prepare_cached("COMMIT")?.raw_execute()?;
         metrics::histogram!("mychat_store_commit_seconds").record(started.elapsed().as_secs_f64());
         metrics::histogram!("mychat_store_commit_rows").record(group.changes.len() as f64);
@@ -306,6 +307,7 @@ impl Writer {
         #[cfg(debug_assertions)]
         compare_with_log(db, &frame)?;
         self.held.advance(site, group.version);
+        self.health.succeeded();
         let vector = self.announce(vec![frame], true);
         for finish in group.finishes.drain(..) {
             finish(Ok(Arc::clone(&vector)));
@@ -327,7 +329,7 @@ impl Writer {
             // A frame that can't be merged is rare, and a savepoint around each dear: the pages that it changes are
             // copied first. So they are used only once a batch is known to have such a frame.
             Err(StoreError::Sql(_)) => {
-                self.recover();
+                self.roll_back();
                 self.apply_by(frames, Merging::Guarded)
             }
             result => result,
@@ -351,17 +353,9 @@ impl Writer {
                 outcome.gaps += 1;
                 continue;
             }
-            let merged = match merging {
-                Merging::Plain => merge::merge(db, self.derive.as_mut(), frame),
-                Merging::Guarded => merge::merge_whole(db, self.derive.as_mut(), frame),
-            };
-            if let Err(error) = merged {
-                if merging == Merging::Plain || is_environment(&error) {
-                    return Err(error.into());
-                }
-                merge::quarantine(db, frame, &error)?;
-                outcome.quarantined += 1;
-            }
+            let kept = self.later.merge(db, &self.tables, self.derive.as_mut(), frame, merging)?;
+            outcome.held += usize::from(kept.held);
+            outcome.quarantined += usize::from(kept.quarantined);
             vector.advance(frame.site, frame.version);
             self.clock.observe(frame.stamp, wall_millis());
             outcome.applied += 1;
@@ -374,14 +368,23 @@ impl Writer {
         if !applied.is_empty() {
             metrics::histogram!("mychat_store_apply_seconds").record(started.elapsed().as_secs_f64());
             metrics::histogram!("mychat_store_apply_frames").record(applied.len() as f64);
+            let rows: usize = applied.iter().map(|frame| frame.changes.len()).sum();
+            metrics::histogram!("mychat_store_apply_rows").record(rows as f64);
             self.held = vector;
+            self.later.committed(outcome.held, outcome.quarantined);
+            self.health.succeeded();
             self.announce(applied, false);
         }
         Ok(outcome)
     }
 
     /// After a failure: nothing half-written stays open, and the vector is what the disk says.
-    fn recover(&mut self) {
+    fn recover(&mut self, error: &StoreError) {
+        self.health.failed(error);
+        self.roll_back();
+    }
+
+    fn roll_back(&mut self) {
         let Some(db) = &self.db else { return };
         if !db.is_autocommit()
             && let Err(error) = db.execute_batch("ROLLBACK")
@@ -397,6 +400,22 @@ impl Writer {
                 self.vector.send_replace(Arc::new(self.held.clone()));
             }
             Err(error) => tracing::error!(%error, "the version vector could not be read after a failure"),
+        }
+    }
+
+    /// Tries a commit that nobody waits for, while commits are refused: only one that reaches the disk says that it
+    /// takes them again.
+    fn probe(&mut self) {
+        // A row that stays the same would not be written.
+        let stamp = self.clock.tick(wall_millis());
+        let tried = self.db().and_then(|db| {
+            db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+            write_stamp(db, stamp)?;
+            Ok(db.prepare_cached("COMMIT")?.raw_execute().map(drop)?)
+        });
+        match tried {
+            Ok(()) => self.health.succeeded(),
+            Err(error) => self.recover(&error),
         }
     }
 
@@ -436,6 +455,11 @@ fn write_vector(db: &Connection, site: SiteId, version: Version) -> rusqlite::Re
         "INSERT INTO replication_vector VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET version = excluded.version",
     )?
     .execute((GroupId::GLOBAL.0, site.0, version.0.cast_signed()))?;
+    Ok(())
+}
+
+fn write_stamp(db: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE replication_node SET stamp = ?1")?.execute([stamp.to_u64().cast_signed()])?;
     Ok(())
 }
 
