@@ -33,6 +33,24 @@ const APPLICATION_QUEUE: usize = 1024;
 /// Reports of the tasks that wait for the core's task; the reporting task waits beyond.
 const REPORTS: usize = 1024;
 
+/// Nodes above which sites of other regions are followed through relays, unless it is set.
+pub const RELAY_ABOVE: usize = 100;
+
+/// How a store takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// No seed was configured: there is nobody whose word to wait for.
+    pub alone: bool,
+    /// With more nodes than this, a log crosses to another region once, to a relay there (see [`crate::protocol`]).
+    pub relay_above: usize,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self { alone: false, relay_above: RELAY_ABOVE }
+    }
+}
+
 /// How replication stands.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -72,25 +90,24 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Joins `store` to the mesh. `alone` says that no seed was configured: there is nobody whose word to wait for.
-    /// The receiver gives the application's datagrams.
+    /// Joins `store` to the mesh. The receiver gives the application's datagrams.
     #[must_use]
     pub fn start(
         store: Store,
         mesh: Mesh,
         events: mpsc::Receiver<MeshEvent>,
-        alone: bool,
+        config: ReplicaConfig,
     ) -> (Self, mpsc::Receiver<Message>) {
-        let (status, watching) = watch::channel(Status { settled: alone, ..Status::default() });
+        let (status, watching) = watch::channel(Status { settled: config.alone, ..Status::default() });
         let (messages, receiver) = mpsc::channel(APPLICATION_QUEUE);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let commits = store.commits();
-        if !alone {
+        if !config.alone {
             store.hold_writes();
         }
         let task =
-            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, alone);
+            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, config);
         tasks.spawn({
             let stop = stop.clone();
             async move {

@@ -10,13 +10,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, streams, wire,
+    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, ReplicaConfig, Report, Reports, Status, streams,
+    wire,
 };
 use crate::{
     NodeId, Role,
     log::GroupId,
     mesh::{Mesh, MeshEvent},
-    protocol::{Action, Core, Event, READ_SIZE, RECEIVE_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, StreamId},
     store::{Commit, Store, StoreError},
 };
 
@@ -56,11 +57,13 @@ impl CoreTask {
         stop: CancellationToken,
         status: watch::Sender<Status>,
         messages: mpsc::Sender<Message>,
-        alone: bool,
+        config: ReplicaConfig,
     ) -> Self {
         let (reports, reported) = mpsc::channel(REPORTS);
+        let place =
+            Config { node: mesh.node(), region: mesh.region().into(), relay_above: config.relay_above };
         Self {
-            core: Core::new(store.site(), store.vector().as_ref().clone(), alone),
+            core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.alone),
             store,
             mesh,
             tasks,
@@ -172,7 +175,7 @@ impl CoreTask {
         match event {
             MeshEvent::PeerUp(peer) if peer.role == Role::Node => {
                 self.connected.push(peer.node);
-                self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt });
+                self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt, region: peer.region.into() });
             }
             MeshEvent::PeerUp(_) => {}
             MeshEvent::PeerDown(peer) => {

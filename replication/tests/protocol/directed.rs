@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mychat_replication::{
     NodeId,
     log::{Frame, SiteId, Version, VersionVector},
-    protocol::{Action, Core, Event, SEND_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, SEND_WINDOW, StreamId},
 };
 
 use crate::disk::{change, frame};
@@ -36,6 +36,12 @@ fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
     core.actions()
 }
 
+/// A core of node 1 that has no relays.
+fn core(held: &[(SiteId, u64)], alone: bool) -> Core {
+    let config = Config { node: peer(1), region: "fra".into(), relay_above: 100 };
+    Core::new(config, HERE, vector(held), alone)
+}
+
 /// A peer connects and says what it holds.
 fn meet(
     core: &mut Core,
@@ -45,7 +51,8 @@ fn meet(
     rtt: u64,
     now: Duration,
 ) -> Vec<Action> {
-    let mut actions = tell(core, Event::PeerUp { peer: peer(number), rtt: at(rtt) }, now);
+    let mut actions =
+        tell(core, Event::PeerUp { peer: peer(number), rtt: at(rtt), region: "fra".into() }, now);
     actions.extend(heads(core, number, site, holds, now));
     actions
 }
@@ -80,7 +87,7 @@ fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
 
 /// A core that follows the writer itself, and knows a relay that holds a part of its log.
 fn following_the_writer() -> (Core, StreamId) {
-    let mut core = Core::new(HERE, VersionVector::new(), false);
+    let mut core = core(&[], false);
     let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
     let (stream, from, _, after) = follows(&actions)[0];
     assert_eq!((from, after), (peer(2), 0));
@@ -102,7 +109,7 @@ fn when_an_upstream_dies_the_next_is_asked_from_the_same_integer() {
 #[test]
 fn the_nearer_of_two_relays_is_asked() {
     for (third, fourth, nearer) in [(50, 5, 4), (5, 50, 3)] {
-        let mut core = Core::new(HERE, VersionVector::new(), false);
+        let mut core = core(&[], false);
         meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
         meet(&mut core, 3, RELAY, &[(WRITER, 9)], third, at(0));
         meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], fourth, at(0));
@@ -114,7 +121,7 @@ fn the_nearer_of_two_relays_is_asked() {
 
 #[test]
 fn a_relay_without_more_to_give_is_left_for_one_with_more() {
-    let mut core = Core::new(HERE, VersionVector::new(), false);
+    let mut core = core(&[], false);
     let actions = meet(&mut core, 3, RELAY, &[(WRITER, 2)], 5, at(0));
     let (stream, ..) =
         follows(&actions).into_iter().find(|(_, _, site, _)| *site == WRITER).expect("it is asked");
@@ -214,7 +221,7 @@ impl Sent {
 #[test]
 fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice() {
     const COMMITS: u64 = 60;
-    let mut core = Core::new(HERE, VersionVector::new(), true);
+    let mut core = core(&[], true);
     let (fast, slow) = (StreamId(1), StreamId(2));
     for stream in [fast, slow] {
         let follower = peer(stream.0 as u8 + 1);
@@ -253,7 +260,7 @@ fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice(
 
 /// A restarted core whose disk holds ten versions of its own log.
 fn restarted() -> Core {
-    Core::new(HERE, vector(&[(HERE, 10)]), false)
+    core(&[(HERE, 10)], false)
 }
 
 #[test]
@@ -308,7 +315,7 @@ fn a_node_whose_peers_know_no_more_keeps_its_site() {
 fn after_the_first_answer_the_other_connected_peers_are_waited_for_a_while() {
     let connected = || {
         let mut core = restarted();
-        tell(&mut core, Event::PeerUp { peer: peer(3), rtt: at(5) }, at(0));
+        tell(&mut core, Event::PeerUp { peer: peer(3), rtt: at(5), region: "fra".into() }, at(0));
         meet(&mut core, 2, WRITER, &[(HERE, 10)], 5, at(10));
         assert!(!core.is_settled(), "a peer that is connected has not answered");
         core
@@ -325,7 +332,7 @@ fn after_the_first_answer_the_other_connected_peers_are_waited_for_a_while() {
 
 #[test]
 fn a_node_that_nobody_answers_renews_its_site_only_if_it_has_written() {
-    for (mut core, expected) in [(restarted(), 1), (Core::new(HERE, vector(&[(WRITER, 4)]), false), 0)] {
+    for (mut core, expected) in [(restarted(), 1), (core(&[(WRITER, 4)], false), 0)] {
         let early = [1_000, 4_900].map(|now| tell(&mut core, Event::Tick, at(now))).concat();
         assert_eq!(renewals(&early), 0, "patience");
         assert!(!core.is_settled());
@@ -337,5 +344,5 @@ fn a_node_that_nobody_answers_renews_its_site_only_if_it_has_written() {
 
 #[test]
 fn a_node_that_was_given_nobody_to_ask_may_write_at_once() {
-    assert!(Core::new(HERE, vector(&[(HERE, 10)]), true).is_settled());
+    assert!(core(&[(HERE, 10)], true).is_settled());
 }

@@ -8,7 +8,7 @@ use std::{
 
 use mychat_replication::{
     log::{Change, Frame, SiteId, Version},
-    protocol::{APPLY_SIZE, Action, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, StreamId},
+    protocol::{APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, StreamId},
 };
 use rand::{RngExt, seq::SliceRandom};
 
@@ -36,7 +36,13 @@ impl World {
     pub fn start(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
         disk.open();
-        let core = Core::new(disk.site, disk.vector(), false);
+        let (site, held) = (disk.site, disk.vector());
+        let config = Config {
+            node: self.nodes[node].id,
+            region: self.nodes[node].region.into(),
+            relay_above: self.conditions.relay_above,
+        };
+        let core = Core::new(config, site, held, false);
         let process = Process {
             core,
             started: self.now,
@@ -52,7 +58,7 @@ impl World {
             inbox: VecDeque::new(),
             applying: false,
             reading: BTreeSet::new(),
-            head_at_start: disk.held(disk.site),
+            head_at_start: self.nodes[node].disk.held(site),
             first_answer: None,
             told_more: false,
             renewing: false,
@@ -136,8 +142,8 @@ impl World {
         if let Some(process) = self.process(node) {
             process.up.insert(peer, epoch);
         }
-        let peer = self.nodes[peer].id;
-        self.feed(node, Event::PeerUp { peer, rtt });
+        let Node { id: peer, region, .. } = self.nodes[peer];
+        self.feed(node, Event::PeerUp { peer, rtt, region: region.into() });
     }
 
     fn disconnected(&mut self, node: usize, peer: usize, epoch: u64) {
@@ -258,6 +264,14 @@ impl World {
             Action::SendHeads { peer } => self.datagram(node, usize::from(peer.0[0])),
             Action::Follow { stream, peer, site, after } => {
                 self.count("follow");
+                let (from, to) = (node, usize::from(peer.0[0]));
+                let writes = |node: &Node| node.disk.site == site;
+                let writer = self.nodes.iter().find(|node| writes(node)).map(|node| node.region);
+                if writer.is_some_and(|region| region != self.nodes[from].region)
+                    && self.nodes[to].region == self.nodes[from].region
+                {
+                    self.count("followed through a relay");
+                }
                 self.open_stream(node, usize::from(peer.0[0]), stream, site, after.0);
             }
             Action::Unfollow { stream } => self.stop_following(node, stream),
@@ -331,7 +345,25 @@ impl World {
         if unsent > SEND_WINDOW / 2 {
             self.count("follower half a window behind");
         }
+        self.judge_crossing(number, &frames);
         self.enqueue(number, frames);
+    }
+
+    /// Where nothing fails, nothing goes to another region twice.
+    fn judge_crossing(&mut self, stream: u64, frames: &[Arc<Frame>]) {
+        let Some((from, to)) = self.network.stream(stream).map(|stream| stream.ends()) else { return };
+        let region = self.nodes[to].region;
+        if !self.conditions.ideal || self.nodes[from].region == region {
+            return;
+        }
+        for frame in frames {
+            self.count("frame to another region");
+            let times = self.crossings.entry((frame.site, frame.version.0, region)).or_default();
+            *times += 1;
+            if *times > 1 && self.conditions.relay_above < self.nodes.len() {
+                self.objection("a frame crosses between two regions twice");
+            }
+        }
     }
 
     fn on_disk(&mut self, node: usize, operation: Op) {
@@ -444,11 +476,28 @@ impl World {
         }
         self.count("latency judged");
         let (at, writer) = self.committed[&(frame.site, frame.version.0)];
-        let way = self.network.link(writer, node).latency;
+        let mut way = self.network.link(writer, node).latency;
+        if let Some(relay) = self.relay(writer, node, frame.site) {
+            self.count("latency through a relay");
+            way = self.network.link(writer, relay).latency + self.network.link(relay, node).latency;
+        }
         if self.now != at + way {
             let took = self.now - at;
             self.objection(&format!("{took:?} from {writer} to {node}, which are {way:?} apart"));
         }
+    }
+
+    /// Through whom a site comes to a node in another region, when all are there: the rule, told once more.
+    fn relay(&self, writer: usize, node: usize, site: SiteId) -> Option<usize> {
+        let region = self.nodes[node].region;
+        if self.nodes.len() <= self.conditions.relay_above || self.nodes[writer].region == region {
+            return None;
+        }
+        let distance = |number: &usize| -> Vec<u8> {
+            self.nodes[*number].id.0.iter().zip(site.0).map(|(node, site)| node ^ site).collect()
+        };
+        let there = (0..self.nodes.len()).filter(|number| self.nodes[*number].region == region);
+        there.min_by_key(distance).filter(|relay| *relay != node)
     }
 
     /// A node writes, if it may, and will again.

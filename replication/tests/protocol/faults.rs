@@ -96,6 +96,9 @@ impl World {
             return;
         }
         self.count("crash");
+        if self.network.is_relay(node, |node| self.nodes[node].region) {
+            self.count("crash of a relay");
+        }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.cut(node, peer);
             self.cut(peer, node);

@@ -68,6 +68,13 @@ pub struct Stream {
     pub unapplied: Vec<(u64, usize)>,
 }
 
+impl Stream {
+    /// Who sends, and who follows.
+    pub fn ends(&self) -> (usize, usize) {
+        (self.upstream, self.follower)
+    }
+}
+
 pub struct Network {
     links: Vec<Vec<Link>>,
     pub streams: BTreeMap<u64, Stream>,
@@ -93,6 +100,18 @@ impl Network {
 
     pub fn link(&mut self, from: usize, to: usize) -> &mut Link {
         &mut self.links[from][to]
+    }
+
+    /// Whether a node passes on to its own region what comes to it from another.
+    pub fn is_relay(&self, node: usize, region: impl Fn(usize) -> &'static str) -> bool {
+        let open = || self.streams.values().filter(|stream| stream.down.is_some() && stream.up.is_some());
+        open().filter(|stream| stream.follower == node && region(stream.upstream) != region(node)).any(
+            |from| {
+                open().any(|to| {
+                    to.upstream == node && to.site == from.site && region(to.follower) == region(node)
+                })
+            },
+        )
     }
 
     pub fn stream(&mut self, stream: u64) -> Option<&mut Stream> {

@@ -27,13 +27,27 @@ pub const fn millis(millis: u64) -> Time {
     Duration::from_millis(millis)
 }
 
+/// Regions, of which a world has as many as its conditions say.
+const REGIONS: &[&str] = &["fra", "iad"];
 /// How often one of the disks is judged while things go wrong.
 const AUDIT_EVERY: Time = millis(1_000);
+
+/// What kind of world a seed makes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scenario {
+    /// Nothing fails.
+    pub ideal: bool,
+    /// Two regions, and relays between them.
+    pub relays: bool,
+}
 
 /// What the seed decided about a world.
 #[derive(Debug)]
 pub struct Conditions {
     pub nodes: usize,
+    pub regions: usize,
+    /// With more nodes than this there are relays.
+    pub relay_above: usize,
     /// Nothing fails and nothing takes time except the way from one node to another.
     pub ideal: bool,
     /// How long things go wrong; then everything is healed.
@@ -56,12 +70,14 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    fn chaotic(rng: &mut Xoshiro256PlusPlus) -> Self {
+    fn chaotic(rng: &mut Xoshiro256PlusPlus, relays: bool) -> Self {
         fn pick<T: Copy>(rng: &mut Xoshiro256PlusPlus, from: &[T]) -> T {
             from[rng.random_range(0..from.len())]
         }
         Self {
-            nodes: rng.random_range(3..=5),
+            nodes: if relays { rng.random_range(4..=6) } else { rng.random_range(3..=5) },
+            regions: if relays { 2 } else { 1 },
+            relay_above: if relays { 3 } else { 100 },
             ideal: false,
             chaos: millis(rng.random_range(4_000..12_000)),
             fault_every: millis(pick(rng, &[300, 700, 1_500])),
@@ -78,7 +94,7 @@ impl Conditions {
         }
     }
 
-    fn ideal(rng: &mut Xoshiro256PlusPlus) -> Self {
+    fn ideal(rng: &mut Xoshiro256PlusPlus, relays: bool) -> Self {
         Self {
             ideal: true,
             chaos: millis(6_000),
@@ -89,7 +105,7 @@ impl Conditions {
             news_delay: Time::ZERO,
             unreadable: 0.0,
             missed_news: 0.0,
-            ..Self::chaotic(rng)
+            ..Self::chaotic(rng, relays)
         }
     }
 }
@@ -193,6 +209,7 @@ pub struct Process {
 
 pub struct Node {
     pub id: NodeId,
+    pub region: &'static str,
     pub incarnation: u64,
     pub disk: Disk,
     pub copy: Option<Disk>,
@@ -238,6 +255,8 @@ pub struct World {
     pub counts: Counts,
     /// When and by whom a version was committed.
     pub committed: BTreeMap<(SiteId, u64), (Time, usize)>,
+    /// How often a version went over to a region, where that is judged.
+    pub crossings: BTreeMap<(SiteId, u64, &'static str), u32>,
     pub next_content: u64,
     pub healed: Option<Time>,
     pub epilogue: bool,
@@ -261,12 +280,14 @@ pub struct Outcome {
 }
 
 /// Runs the world of a seed to its end; panics when an oracle objects.
-pub fn run(seed: u64, ideal: bool, verbose: bool) -> Outcome {
+pub fn run(seed: u64, Scenario { ideal, relays }: Scenario, verbose: bool) -> Outcome {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let conditions = if ideal { Conditions::ideal(&mut rng) } else { Conditions::chaotic(&mut rng) };
+    let conditions =
+        if ideal { Conditions::ideal(&mut rng, relays) } else { Conditions::chaotic(&mut rng, relays) };
     let network = Network::new(&conditions, &mut rng);
     let node = |number: usize, rng: &mut Xoshiro256PlusPlus| Node {
         id: NodeId([number as u8; 16]),
+        region: REGIONS[number % conditions.regions],
         incarnation: 0,
         disk: Disk::new(SiteId(rng.random())),
         copy: None,
@@ -281,6 +302,7 @@ pub fn run(seed: u64, ideal: bool, verbose: bool) -> Outcome {
         history: History::default(),
         counts: Counts::new(),
         committed: BTreeMap::new(),
+        crossings: BTreeMap::new(),
         next_content: 0,
         healed: None,
         epilogue: false,
