@@ -5,7 +5,8 @@
 //! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
 //! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
 //! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
-//! protocol/faults.rs   what goes wrong                 protocol/directed.rs  single rules, without a world
+//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs
+//!                                                      single rules, without a world
 //! ```
 //!
 //! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
@@ -25,6 +26,10 @@ mod faults;
 mod history;
 #[path = "protocol/network.rs"]
 mod network;
+#[path = "protocol/relays.rs"]
+mod relays;
+#[path = "protocol/upstreams.rs"]
+mod upstreams;
 #[path = "protocol/world.rs"]
 mod world;
 
@@ -144,9 +149,16 @@ fn without_faults_a_commit_is_everywhere_after_one_network_delay() {
 
 #[test]
 fn through_relays_each_frame_crosses_between_two_regions_only_once() {
-    let counts = run_all("through_relays", 20, Scenario { ideal: true, relays: true });
+    let counts = run_all("through_relays", 20, Scenario { ideal: true, relays: true, ..Scenario::default() });
     assert_eq!(counts["frame to another region"], counts["commit"], "there is one other region");
     assert!(counts["latency through a relay"] > 0);
+}
+
+#[test]
+fn a_stalled_node_delays_no_other_by_a_moment() {
+    let counts =
+        run_all("a_stalled_node", 20, Scenario { ideal: true, stalled: true, ..Scenario::default() });
+    expect(&counts, &["pause", "push refused", "latency judged"]);
 }
 
 #[test]

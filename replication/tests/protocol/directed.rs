@@ -1,4 +1,4 @@
-//! Single rules of the core, each in its smallest setting.
+//! Single rules of the core, each in its smallest setting: settling, serving, receiving. Whom to ask: `upstreams.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,40 +10,40 @@ use mychat_replication::{
 
 use crate::disk::{change, frame};
 
-const HERE: SiteId = SiteId([1; 16]);
-const WRITER: SiteId = SiteId([2; 16]);
-const RELAY: SiteId = SiteId([3; 16]);
+pub const HERE: SiteId = SiteId([1; 16]);
+pub const WRITER: SiteId = SiteId([2; 16]);
+pub const RELAY: SiteId = SiteId([3; 16]);
 
-const fn peer(number: u8) -> NodeId {
+pub const fn peer(number: u8) -> NodeId {
     NodeId([number; 16])
 }
 
-const fn at(millis: u64) -> Duration {
+pub const fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn vector(entries: &[(SiteId, u64)]) -> VersionVector {
+pub fn vector(entries: &[(SiteId, u64)]) -> VersionVector {
     entries.iter().map(|(site, version)| (*site, Version(*version))).collect()
 }
 
-fn some_frame(site: SiteId, version: u64, size: usize) -> Arc<Frame> {
+pub fn some_frame(site: SiteId, version: u64, size: usize) -> Arc<Frame> {
     Arc::new(frame(site, version - 1, version, vec![change(version as u32, version, size)]))
 }
 
 /// Tells the core and returns its answers.
-fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
+pub fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
     core.handle(event, now);
     core.actions()
 }
 
 /// A core of node 1 that has no relays.
-fn core(held: &[(SiteId, u64)], alone: bool) -> Core {
+pub fn core(held: &[(SiteId, u64)], alone: bool) -> Core {
     let config = Config { node: peer(1), region: "fra".into(), relay_above: 100 };
     Core::new(config, HERE, vector(held), alone)
 }
 
 /// A peer connects and says what it holds.
-fn meet(
+pub fn meet(
     core: &mut Core,
     number: u8,
     site: SiteId,
@@ -57,11 +57,17 @@ fn meet(
     actions
 }
 
-fn heads(core: &mut Core, number: u8, site: SiteId, holds: &[(SiteId, u64)], now: Duration) -> Vec<Action> {
+pub fn heads(
+    core: &mut Core,
+    number: u8,
+    site: SiteId,
+    holds: &[(SiteId, u64)],
+    now: Duration,
+) -> Vec<Action> {
     tell(core, Event::Heads { peer: peer(number), site, vector: vector(holds) }, now)
 }
 
-fn follows(actions: &[Action]) -> Vec<(StreamId, NodeId, SiteId, u64)> {
+pub fn follows(actions: &[Action]) -> Vec<(StreamId, NodeId, SiteId, u64)> {
     let follow = |action: &Action| match action {
         Action::Follow { stream, peer, site, after } => Some((*stream, *peer, *site, after.0)),
         _ => None,
@@ -74,7 +80,7 @@ fn renewals(actions: &[Action]) -> usize {
 }
 
 /// Receives versions 1 to `upto` of the writer on the stream, and applies them.
-fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
+pub fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
     for version in 1..=upto {
         let frame = some_frame(WRITER, version, 10);
         let actions = tell(core, Event::Received { stream, frame: Arc::clone(&frame) }, now);
@@ -86,7 +92,7 @@ fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
 }
 
 /// A core that follows the writer itself, and knows a relay that holds a part of its log.
-fn following_the_writer() -> (Core, StreamId) {
+pub fn following_the_writer() -> (Core, StreamId) {
     let mut core = core(&[], false);
     let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
     let (stream, from, _, after) = follows(&actions)[0];
@@ -94,67 +100,6 @@ fn following_the_writer() -> (Core, StreamId) {
     let actions = meet(&mut core, 3, RELAY, &[(WRITER, 8)], 5, at(0));
     assert!(follows(&actions).iter().all(|(_, _, site, _)| *site == RELAY), "the writer is followed already");
     (core, stream)
-}
-
-#[test]
-fn when_an_upstream_dies_the_next_is_asked_from_the_same_integer() {
-    let (mut core, stream) = following_the_writer();
-    take(&mut core, stream, 3, at(10));
-    let actions = tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20));
-    let follows = follows(&actions);
-    assert_eq!(follows.len(), 1);
-    assert_eq!((follows[0].1, follows[0].2, follows[0].3), (peer(3), WRITER, 3));
-}
-
-#[test]
-fn the_nearer_of_two_relays_is_asked() {
-    for (third, fourth, nearer) in [(50, 5, 4), (5, 50, 3)] {
-        let mut core = core(&[], false);
-        meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
-        meet(&mut core, 3, RELAY, &[(WRITER, 9)], third, at(0));
-        meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], fourth, at(0));
-        let follows = follows(&tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20)));
-        assert_eq!(follows.len(), 1);
-        assert_eq!((follows[0].1, follows[0].2), (peer(nearer), WRITER));
-    }
-}
-
-#[test]
-fn a_relay_without_more_to_give_is_left_for_one_with_more() {
-    let mut core = core(&[], false);
-    let actions = meet(&mut core, 3, RELAY, &[(WRITER, 2)], 5, at(0));
-    let (stream, ..) =
-        follows(&actions).into_iter().find(|(_, _, site, _)| *site == WRITER).expect("it is asked");
-    take(&mut core, stream, 2, at(10));
-    let actions = meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], 70, at(20));
-    assert!(
-        actions.iter().any(|action| matches!(action, Action::Unfollow { stream: left } if *left == stream))
-    );
-    assert!(
-        follows(&actions).iter().any(|(_, from, site, after)| (*from, *site, *after) == (peer(4), WRITER, 2))
-    );
-}
-
-#[test]
-fn when_the_writer_is_back_it_is_followed_again() {
-    let (mut core, stream) = following_the_writer();
-    take(&mut core, stream, 3, at(10));
-    let actions = tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20));
-    let (relayed, ..) = follows(&actions)[0];
-    let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(900));
-    assert!(actions.iter().any(|action| matches!(action, Action::Unfollow { stream } if *stream == relayed)));
-    assert!(
-        follows(&actions).iter().any(|(_, from, site, after)| (*from, *site, *after) == (peer(2), WRITER, 3))
-    );
-}
-
-#[test]
-fn a_stream_that_was_closed_is_not_asked_for_again_at_once() {
-    let (mut core, stream) = following_the_writer();
-    let actions = tell(&mut core, Event::UpstreamClosed { stream }, at(20));
-    assert_eq!(follows(&actions)[0].1, peer(3), "the relay stands in");
-    let actions = tell(&mut core, Event::Tick, at(600));
-    assert_eq!(follows(&actions)[0].1, peer(2), "the writer is tried again");
 }
 
 #[test]

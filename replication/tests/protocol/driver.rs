@@ -236,6 +236,7 @@ impl World {
         }
         process.core.handle(event, now - process.started);
         let actions = process.core.actions();
+        let tally = process.core.tally();
         let settled = process.core.is_settled();
         let was_settled = std::mem::replace(&mut process.settled, settled);
         let (told_more, answered, renewed) = (process.told_more, process.first_answer, process.renewed);
@@ -252,6 +253,10 @@ impl World {
             if answered.is_some_and(|first| now < first + OTHERS) {
                 self.count("settled at the first answers");
             }
+        }
+        for what in tally.values() {
+            self.count_by("push refused", what.pushes_refused);
+            self.count_by("duplicate frame", what.duplicates);
         }
         for action in actions {
             self.perform(node, action);
@@ -471,11 +476,11 @@ impl World {
 
     /// Where nothing else takes time, a commit is elsewhere exactly one way later.
     fn judge_latency(&mut self, node: usize, frame: &Frame) {
-        if !self.conditions.ideal {
+        let (at, writer) = self.committed[&(frame.site, frame.version.0)];
+        if !self.conditions.ideal || [Some(node), Some(writer)].contains(&self.conditions.stalled) {
             return;
         }
         self.count("latency judged");
-        let (at, writer) = self.committed[&(frame.site, frame.version.0)];
         let mut way = self.network.link(writer, node).latency;
         if let Some(relay) = self.relay(writer, node, frame.site) {
             self.count("latency through a relay");
@@ -521,7 +526,8 @@ impl World {
             self.count("frame larger than a window");
             (1, SEND_WINDOW + (100 << 10))
         } else {
-            (1, self.rng.random_range(8..600))
+            let most = if self.conditions.stalled.is_some() { 40 << 10 } else { 600 };
+            (1, self.rng.random_range(8..most))
         };
         for _ in 0..versions {
             let changes = (0..self.rng.random_range(1..=3)).map(|part| self.row(part, size)).collect();

@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, node: usize, lasts: Time) {
+    pub fn pause(&mut self, node: usize, lasts: Time) {
         let Some(process) = self.process(node).filter(|process| !process.paused) else { return };
         process.paused = true;
         self.count("pause");

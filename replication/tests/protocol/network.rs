@@ -17,7 +17,7 @@ use rand::{RngExt, rngs::Xoshiro256PlusPlus};
 use crate::world::{AtNode, Conditions, Happening, Time, World, millis};
 
 /// Bytes of a stream that are on their way or unread at the other end.
-const TRANSPORT_BUFFER: usize = 256 << 10;
+const TRANSPORT_BUFFER: usize = 512 << 10;
 
 /// One direction between two nodes.
 #[derive(Default)]

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub ideal: bool,
     /// Two regions, and relays between them.
     pub relays: bool,
+    /// The first node stops for a while, as by SIGSTOP.
+    pub stalled: bool,
 }
 
 /// What the seed decided about a world.
@@ -50,6 +52,8 @@ pub struct Conditions {
     pub relay_above: usize,
     /// Nothing fails and nothing takes time except the way from one node to another.
     pub ideal: bool,
+    /// A node that stops for a while though nothing else fails.
+    pub stalled: Option<usize>,
     /// How long things go wrong; then everything is healed.
     pub chaos: Time,
     pub fault_every: Time,
@@ -79,6 +83,7 @@ impl Conditions {
             regions: if relays { 2 } else { 1 },
             relay_above: if relays { 3 } else { 100 },
             ideal: false,
+            stalled: None,
             chaos: millis(rng.random_range(4_000..12_000)),
             fault_every: millis(pick(rng, &[300, 700, 1_500])),
             write_every: millis(pick(rng, &[40, 120, 400])),
@@ -171,6 +176,7 @@ pub enum Happening {
     Fault,
     Silence { from: usize, to: usize },
     Unblock { from: usize, to: usize },
+    Stall { node: usize },
     Resume { node: usize },
     Restart { node: usize, restore: bool },
     Audit,
@@ -280,10 +286,11 @@ pub struct Outcome {
 }
 
 /// Runs the world of a seed to its end; panics when an oracle objects.
-pub fn run(seed: u64, Scenario { ideal, relays }: Scenario, verbose: bool) -> Outcome {
+pub fn run(seed: u64, Scenario { ideal, relays, stalled }: Scenario, verbose: bool) -> Outcome {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let conditions =
         if ideal { Conditions::ideal(&mut rng, relays) } else { Conditions::chaotic(&mut rng, relays) };
+    let conditions = Conditions { stalled: stalled.then_some(0), ..conditions };
     let network = Network::new(&conditions, &mut rng);
     let node = |number: usize, rng: &mut Xoshiro256PlusPlus| Node {
         id: NodeId([number as u8; 16]),
@@ -333,6 +340,9 @@ impl World {
         if !self.conditions.ideal {
             self.after(self.conditions.fault_every, Happening::Fault);
         }
+        if let Some(node) = self.conditions.stalled {
+            self.after(millis(2_500), Happening::Stall { node });
+        }
         self.after(AUDIT_EVERY, Happening::Audit);
         self.after(self.conditions.chaos, Happening::Heal);
     }
@@ -362,6 +372,7 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Silence { from, to } => self.silence(from, to),
             Happening::Unblock { from, to } => self.unblock(from, to),
+            Happening::Stall { node } => self.pause(node, millis(3_000)),
             Happening::Resume { node } => self.resume(node),
             Happening::Restart { node, restore } => self.restart(node, restore),
             Happening::Audit => {
