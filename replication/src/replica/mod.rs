@@ -1,14 +1,22 @@
 //! The driver of the protocol: a [`Store`] that takes part in a [`Mesh`].
 //!
-//! One task owns the protocol's [`Core`](crate::protocol::Core) and is told everything in turn: what the mesh reports, what the store
-//! commits, what the tasks around the streams read and write. It never waits for any of them. Its answers go to
+//! One task owns the protocol's [`Core`](crate::protocol::Core) and is told everything in turn: what the mesh reports,
+//! what the store commits, what the tasks around the streams read and write. Its answers go to
 //!
 //! - a writing task for each follower (`streams.rs`), whose queue the core bounds by its window,
 //! - a reading task for each upstream, which takes no more than the credit that the core gives,
 //! - short tasks for reads of the log and for applying a batch.
 //!
+//! **No peer holds up another.** The core's task waits for nothing but news: datagrams are handed to QUIC or dropped,
+//! frames go into a queue that takes them at once, everything else is a task of its own. What waits for a slow or
+//! stalled peer is the task that writes its stream, with a window's worth of frames; what waits for a slow disk are the
+//! tasks that read, once their credit is used up. All of them report through one bounded channel. It is full only while
+//! the core's task has not had its turn, never because of a peer, and the core's task itself never sends to it: so no
+//! circle of tasks can wait for each other.
+//!
 //! Datagrams and streams of kinds that are not replication's are handed on to the application.
 
+mod figures;
 mod streams;
 mod task;
 mod wire;
@@ -23,6 +31,7 @@ use crate::{
     NodeId,
     log::VersionVector,
     mesh::{Mesh, MeshEvent},
+    protocol::Followers,
     store::Store,
 };
 
@@ -67,6 +76,10 @@ pub struct PeerStatus {
     pub heads: VersionVector,
     /// Versions that this node lacks of it.
     pub behind: u64,
+    /// For how long this node has lacked some of it (see [`Core::lag`](crate::protocol::Core::lag)).
+    pub lag: Duration,
+    /// The streams on which it follows from here: whether they are live, and what waits to be sent on them.
+    pub followers: Followers,
 }
 
 /// A datagram of the application's.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Frames, Report, Reports, wire};
+use super::{Frames, Report, Reports, figures, wire};
 use crate::{
     NodeId,
     mesh::Mesh,
@@ -30,13 +30,16 @@ pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, report
     }
 }
 
-/// Writes what the core hands over. The queue has no bound of its own: the core counts what is unsent.
+/// Writes what the core hands over. The queue has no bound of its own: the core counts what is unsent, and hands over no
+/// more than a window. A peer that reads nothing keeps this task in its write, and no other.
 pub async fn write(
     stream: StreamId,
+    peer: NodeId,
     mut send: SendStream,
     mut queue: mpsc::UnboundedReceiver<Frames>,
     reports: Reports,
 ) {
+    let sent_bytes = figures::sent_bytes(peer);
     let mut buffer = Vec::new();
     'stream: while let Some(frames) = queue.recv().await {
         let mut waiting = frames;
@@ -59,7 +62,7 @@ pub async fn write(
                 tracing::debug!(%error, "a follower's stream broke off");
                 break 'stream;
             }
-            metrics::counter!("mychat_replication_sent_bytes_total").increment(buffer.len() as u64);
+            sent_bytes.increment(buffer.len() as u64);
             if reports.send(Report::Event(Event::Sent { stream, bytes })).await.is_err() {
                 return;
             }
@@ -96,12 +99,19 @@ async fn read_until_it_ends(
     // The sending half is kept until the end: dropping it would be read as losing interest.
     let (mut send, mut recv) = mesh.open(peer, wire::KIND).await.map_err(|e| ended(e.to_string()))?;
     wire::write_request(&mut send, &request).await?;
+    let (received_bytes, credit_waits) = (figures::received_bytes(peer), figures::credit_waits(peer));
     loop {
-        let frame = Arc::new(wire::read_frame(&mut recv).await?);
-        let taken = credit
-            .acquire_many(credit_for(frame.size()))
-            .await
-            .map_err(|_| ended("the follow was given up".into()))?;
+        let (frame, bytes) = wire::read_frame(&mut recv).await?;
+        received_bytes.increment(bytes as u64);
+        let frame = Arc::new(frame);
+        let wanted = credit_for(frame.size());
+        let taken = match credit.try_acquire_many(wanted) {
+            Ok(taken) => taken,
+            Err(_) => {
+                credit_waits.increment(1);
+                credit.acquire_many(wanted).await.map_err(|_| ended("the follow was given up".into()))?
+            }
+        };
         // Given back by the core when the frame is applied.
         taken.forget();
         if reports.send(Report::Event(Event::Received { stream, frame })).await.is_err() {

@@ -10,8 +10,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, ReplicaConfig, Report, Reports, Status, streams,
-    wire,
+    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, ReplicaConfig, Report, Reports, Status, figures,
+    streams, wire,
 };
 use crate::{
     NodeId, Role,
@@ -165,7 +165,7 @@ impl CoreTask {
                 let stream = StreamId(self.next_follower);
                 let (queue, queued) = mpsc::unbounded_channel();
                 self.followers.insert(stream, queue);
-                self.spawn(streams::write(stream, send, queued, self.reports.clone()));
+                self.spawn(streams::write(stream, peer, send, queued, self.reports.clone()));
                 self.tell(Event::FollowerOpened { stream, peer, site: request.site, after: request.after });
             }
         }
@@ -180,6 +180,7 @@ impl CoreTask {
             MeshEvent::PeerUp(_) => {}
             MeshEvent::PeerDown(peer) => {
                 self.connected.retain(|connected| *connected != peer);
+                figures::gone(peer);
                 self.tell(Event::PeerDown { peer });
             }
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
@@ -270,6 +271,8 @@ impl CoreTask {
                 self.followers.remove(&stream);
             }
             Action::Apply { frames } => {
+                let bytes: usize = frames.iter().map(|frame| frame.size()).sum();
+                metrics::histogram!("mychat_replication_apply_bytes").record(bytes as f64);
                 let (store, reports) = (self.store.clone(), self.reports.clone());
                 self.spawn(async move {
                     let outcome = store.apply(frames).await;
@@ -327,7 +330,9 @@ impl CoreTask {
     }
 
     /// Tells the watchers how replication stands.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let now = self.started.elapsed();
+        let mut followers = self.core.followers();
         let status = Status {
             settled: self.core.is_settled(),
             peers: self
@@ -335,14 +340,17 @@ impl CoreTask {
                 .iter()
                 .map(|peer| {
                     let heads = self.core.heads(*peer).cloned().unwrap_or_default();
-                    (*peer, PeerStatus { heads, behind: self.core.behind(*peer) })
+                    let (behind, lag) = (self.core.behind(*peer), self.core.lag(*peer, now));
+                    let followers = followers.remove(peer).unwrap_or_default();
+                    (*peer, PeerStatus { heads, behind, lag, followers })
                 })
                 .collect(),
         };
         for (peer, peer_status) in &status.peers {
-            metrics::gauge!("mychat_replication_behind_versions", "peer" => peer.to_string())
-                .set(peer_status.behind as f64);
+            figures::peer(*peer, peer_status);
         }
+        figures::tally(self.core.tally());
+        figures::reports(self.reported.len());
         self.status.send_replace(status);
     }
 }

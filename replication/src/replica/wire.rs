@@ -107,9 +107,10 @@ pub fn append_frame(buffer: &mut Vec<u8>, frame: &Frame) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the next frame of a stream.
-pub async fn read_frame(recv: &mut RecvStream) -> Result<Frame, Error> {
-    Ok(codec::decode(&read_message(recv, codec::MAX_FRAME).await?)?)
+/// Reads the next frame of a stream, and says how many bytes it took.
+pub async fn read_frame(recv: &mut RecvStream) -> Result<(Frame, usize), Error> {
+    let message = read_message(recv, codec::MAX_FRAME).await?;
+    Ok((codec::decode(&message)?, 4 + message.len()))
 }
 
 async fn read_message(recv: &mut RecvStream, most: usize) -> Result<Vec<u8>, Error> {
