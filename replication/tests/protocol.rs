@@ -155,6 +155,16 @@ fn through_relays_each_frame_crosses_between_two_regions_only_once() {
 }
 
 #[test]
+fn restores_in_a_loop_leave_heads_that_name_no_more_than_the_sites_that_are_written() {
+    let counts = run_all("restores_in_a_loop", 60, Scenario { restores: true, ..Scenario::default() });
+    expect(
+        &counts,
+        &["retirement applied", "former site retired further", "heads that leave out retired sites"],
+    );
+    assert!(counts["site held at the end"] >= 2 * counts["node"], "many sites are left behind");
+}
+
+#[test]
 fn a_stalled_node_delays_no_other_by_a_moment() {
     let counts =
         run_all("a_stalled_node", 20, Scenario { ideal: true, stalled: true, ..Scenario::default() });

@@ -26,6 +26,8 @@ pub(super) struct Choosing {
     marked: BTreeSet<SiteId>,
     /// Until when nothing is asked for: the database has refused a batch.
     paused_until: Now,
+    /// The driver wants nothing followed.
+    on_hold: bool,
     /// Who is not asked for which site, and until when.
     avoided: BTreeMap<(NodeId, SiteId), Now>,
     /// How long the next upstream of a site may deliver nothing, where that is not the first patience.
@@ -59,7 +61,7 @@ impl Choosing {
 impl Core {
     /// Makes sure that each marked site that someone holds more of is followed from the best peer there is.
     pub(super) fn choose_upstreams(&mut self, now: Now) {
-        if now < self.choosing.paused_until {
+        if self.choosing.on_hold || now < self.choosing.paused_until {
             return;
         }
         while let Some(site) = self.choosing.marked.pop_first() {
@@ -93,6 +95,29 @@ impl Core {
             }
         }
         self.choose_upstreams(now);
+    }
+
+    pub(super) fn hold_following(&mut self, hold: bool, now: Now) {
+        self.choosing.on_hold = hold;
+        if hold {
+            self.unfollow_all();
+        }
+        self.choose_upstreams(now);
+    }
+
+    /// Gives up all streams, to ask for the logs again later.
+    pub(super) fn unfollow_all(&mut self) {
+        let sites: Vec<SiteId> = self.following.sites().collect();
+        for site in sites {
+            self.unfollow(site);
+            self.choosing.mark(site);
+        }
+    }
+
+    /// Everything that anybody holds: this node's vector is another one.
+    pub(super) fn mark_all_shown(&mut self) {
+        let shown = self.peers.iter().flat_map(|(_, peer)| peer.heads.iter().map(|(site, _)| site));
+        self.choosing.marked.extend(shown);
     }
 
     /// Everything that a change of the members may touch.

@@ -5,8 +5,23 @@ use std::{sync::Arc, time::Duration};
 use super::StreamId;
 use crate::{
     NodeId,
-    log::{Frame, SiteId, Version, VersionVector},
+    log::{Frame, Retirement, SiteId, Version, VersionVector},
 };
+
+/// How the vector of heads is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As it is, by a peer of an older release, which knows of no other reading.
+    Old,
+    /// As it is. The sender would understand [`Reading::Compact`].
+    Whole,
+    /// Retired sites are left out ([`Retirements::expand`](crate::log::Retirements::expand)), except the site that its
+    /// reader writes. A reader that writes another one by now must not take it for an answer to what is known of its log.
+    Compact {
+        /// The site that the reader writes.
+        reader: SiteId,
+    },
+}
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -33,6 +48,13 @@ pub enum Event {
         site: SiteId,
         /// What it holds.
         vector: VersionVector,
+        /// How the vector is to be read.
+        reading: Reading,
+    },
+    /// Retirements that the database holds at the start; later ones come with their frames.
+    Retired {
+        /// All of them.
+        retirements: Vec<Retirement>,
     },
     /// A peer asks for a log.
     FollowerOpened {
@@ -100,6 +122,12 @@ pub enum Event {
         /// What is held.
         vector: Arc<VersionVector>,
     },
+    /// Follow no log, and give up those that are followed, or follow them again: while the driver gets another
+    /// database in place of this one, frames would be applied to one that is about to go.
+    HoldFollowing {
+        /// Whether to hold.
+        hold: bool,
+    },
     /// Time went on; to be told a few times per [`HEADS_PERIOD`](super::HEADS_PERIOD).
     Tick,
 }
@@ -111,6 +139,12 @@ pub enum Action {
     SendHeads {
         /// The peer.
         peer: NodeId,
+        /// The site that this node writes.
+        site: SiteId,
+        /// What it holds.
+        vector: Arc<VersionVector>,
+        /// How the vector is to be read.
+        reading: Reading,
     },
     /// Open a stream and ask for a log.
     Follow {
@@ -161,7 +195,14 @@ pub enum Action {
         /// In this order.
         frames: Vec<Arc<Frame>>,
     },
-    /// Go on under a new site id; answer with [`Event::SiteRenewed`].
+    /// Write the row that retires a site in this node's own log (see [`Retirement::row`]), vouching for all that is held
+    /// of it.
+    Retire {
+        /// A site that this node wrote before.
+        site: SiteId,
+    },
+    /// Go on under a new site id, and retire the old one in the first version of the new log, so that no peer holds
+    /// anything of the new log without knowing what it follows. Answer with [`Event::SiteRenewed`].
     RenewSite,
     /// From now on writes may be accepted.
     Settled,

@@ -1,7 +1,7 @@
 //! Upstreams: the streams on which the sites' logs come in, and the frames that wait to be applied.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use super::{APPLY_SIZE, Action, Core, Now, StreamId};
 use crate::{
     NodeId,
-    log::{Frame, SiteId, Version, VersionVector},
+    log::{Frame, Retirement, SiteId, Version, VersionVector},
 };
 
 /// How long nothing is followed after the database refused a batch (a full disk, say).
@@ -53,6 +53,8 @@ pub(super) struct Following {
     by_stream: BTreeMap<StreamId, SiteId>,
     /// The sites of which frames wait, each once, in their turn.
     turns: VecDeque<SiteId>,
+    /// The sites whose next frame retires a log that is not held far enough. They have no turn.
+    parked: BTreeSet<SiteId>,
     /// The streams and sizes of the batch that is being applied.
     applying: Option<BTreeMap<StreamId, usize>>,
 }
@@ -67,6 +69,7 @@ impl Following {
         let upstream = self.upstreams.remove(&site)?;
         self.by_stream.remove(&upstream.stream);
         self.turns.retain(|turn| *turn != site);
+        self.parked.remove(&site);
         Some(upstream)
     }
 
@@ -104,15 +107,29 @@ impl Following {
             .collect()
     }
 
+    /// Gives a turn to the sites whose next frame may be applied by now.
+    fn unpark(&mut self, held: &VersionVector) {
+        let upstreams = &self.upstreams;
+        let ready = |site: &SiteId| {
+            upstreams
+                .get(site)
+                .and_then(|upstream| upstream.waiting.front())
+                .is_none_or(|next| may_follow(next, held))
+        };
+        self.turns.extend(self.parked.extract_if(.., ready));
+    }
+
     /// The next batch: the sites take turns, so that a long log does not hold up a short one.
-    fn batch(&mut self) -> (Vec<Arc<Frame>>, BTreeMap<StreamId, usize>) {
+    fn batch(&mut self, held: &VersionVector) -> (Vec<Arc<Frame>>, BTreeMap<StreamId, usize>) {
+        self.unpark(held);
         let (mut frames, mut sizes, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
         while let Some(site) = self.turns.pop_front() {
             let Some(upstream) = self.upstreams.get_mut(&site) else { continue };
             let mut taken = 0;
             while let Some(frame) = upstream.waiting.pop_front_if(|frame| {
                 let size = frame.size();
-                frames.is_empty() || (bytes + size <= APPLY_SIZE && taken + size <= SITE_QUANTUM)
+                let fits = bytes + size <= APPLY_SIZE && taken + size <= SITE_QUANTUM;
+                (frames.is_empty() || fits) && may_follow(frame, held)
             }) {
                 taken += frame.size();
                 bytes += frame.size();
@@ -121,7 +138,9 @@ impl Following {
             if taken > 0 {
                 *sizes.entry(upstream.stream).or_default() += taken;
             }
-            if upstream.waiting.is_empty() {
+            let Some(next) = upstream.waiting.front() else { continue };
+            if !may_follow(next, held) {
+                self.parked.insert(site);
                 continue;
             }
             if taken == 0 {
@@ -133,6 +152,11 @@ impl Following {
         }
         (frames, sizes)
     }
+}
+
+/// Whether what the frame vouches for is held.
+fn may_follow(frame: &Frame, held: &VersionVector) -> bool {
+    Retirement::of(frame).all(|retirement| retirement.is_met(held))
 }
 
 impl Core {
@@ -177,8 +201,13 @@ impl Core {
         if upstream.waiting.is_empty() {
             self.following.turns.push_back(site);
         }
-        upstream.waiting.push_back(frame);
+        upstream.waiting.push_back(Arc::clone(&frame));
+        let peer = upstream.peer;
         self.choosing.delivered(site);
+        for retirement in Retirement::of(&frame) {
+            self.retired_by(retirement, peer);
+        }
+        self.choose_upstreams(now);
         self.apply_waiting();
     }
 
@@ -187,7 +216,7 @@ impl Core {
         if self.following.applying.is_some() {
             return;
         }
-        let (frames, sizes) = self.following.batch();
+        let (frames, sizes) = self.following.batch(&self.held);
         if !frames.is_empty() {
             self.following.applying = Some(sizes);
             self.actions.push(Action::Apply { frames });
@@ -199,11 +228,7 @@ impl Core {
         if !ok {
             // Everything is asked for again after a pause, from what the disk really holds.
             self.choosing.pause(now + REFUSED_PAUSE);
-            let sites: Vec<SiteId> = self.following.sites().collect();
-            for site in sites {
-                self.unfollow(site);
-                self.choosing.mark(site);
-            }
+            self.unfollow_all();
             return;
         }
         for (stream, bytes) in batch {

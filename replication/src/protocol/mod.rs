@@ -36,6 +36,7 @@ mod choose;
 mod event;
 mod follow;
 mod peers;
+mod retire;
 mod serve;
 mod settle;
 
@@ -43,10 +44,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
-    log::{Frame, SiteId, VersionVector},
+    log::{Frame, Retirement, Retirements, SiteId, VersionVector},
 };
 
-pub use event::{Action, Event};
+pub use event::{Action, Event, Reading};
 pub use serve::Followers;
 
 /// How often heads are sent to each peer.
@@ -97,7 +98,9 @@ pub struct Core {
     following: follow::Following,
     choosing: choose::Choosing,
     settling: settle::Settling,
+    retired: Retirements,
     last_heads: Now,
+    next_retiring: Now,
     next_stream: u64,
     tally: BTreeMap<NodeId, Tally>,
     actions: Vec<Action>,
@@ -116,7 +119,9 @@ impl Core {
             following: follow::Following::default(),
             choosing: choose::Choosing::default(),
             settling,
+            retired: Retirements::default(),
             last_heads: Now::ZERO,
+            next_retiring: Now::ZERO,
             next_stream: 0,
             tally: BTreeMap::new(),
             actions: Vec::new(),
@@ -130,7 +135,15 @@ impl Core {
         match event {
             Event::PeerUp { peer, rtt, region } => self.peer_up(peer, rtt, region, now),
             Event::PeerDown { peer } => self.peer_down(peer, now),
-            Event::Heads { peer, site, vector } => self.told(peer, site, &vector, now),
+            Event::Heads { peer, site, vector, reading } => {
+                if let Some(vector) = self.read_heads(vector, reading) {
+                    self.told(peer, site, &vector, reading, now);
+                }
+            }
+            Event::Retired { retirements } => {
+                retirements.into_iter().for_each(|retirement| self.learn(retirement));
+            }
+            Event::HoldFollowing { hold } => self.hold_following(hold, now),
             Event::FollowerOpened { stream, peer, site, after } => {
                 self.open_follower(stream, peer, site, after)
             }
@@ -152,6 +165,7 @@ impl Core {
                 }
                 self.settle(now);
                 self.review_upstreams(now);
+                self.retire_former(now);
             }
         }
     }
@@ -186,6 +200,12 @@ impl Core {
         self.peers.get(peer).map(|peer| &peer.heads)
     }
 
+    /// The connected peer that writes `site`.
+    #[must_use]
+    pub fn writer_of(&self, site: SiteId) -> Option<NodeId> {
+        self.peers.writer(site)
+    }
+
     /// How the streams on which peers follow stand, by peer.
     #[must_use]
     pub fn followers(&self) -> BTreeMap<NodeId, Followers> {
@@ -200,7 +220,8 @@ impl Core {
     fn peer_up(&mut self, peer: NodeId, rtt: Duration, region: Arc<str>, now: Now) {
         let relays = self.peers.relays();
         self.peers.up(peer, rtt, region);
-        self.actions.push(Action::SendHeads { peer });
+        let whole = Arc::new(self.held.clone());
+        self.send_heads_to(peer, &whole, None);
         self.members_changed(relays, now);
     }
 
@@ -221,11 +242,12 @@ impl Core {
         self.choose_upstreams(now);
     }
 
-    fn told(&mut self, peer: NodeId, site: SiteId, vector: &VersionVector, now: Now) {
+    fn told(&mut self, peer: NodeId, site: SiteId, vector: &VersionVector, reading: Reading, now: Now) {
         let known_before = self.peers.get(peer).and_then(|peer| peer.site);
         let before = self.peers.writes(peer, site);
         let relayed = self.peers.relays() && self.peers.is_neighbour(peer);
         let Some(known) = self.peers.get_mut(peer) else { return };
+        known.reads_compact = reading != Reading::Old;
         if known_before != Some(site) {
             // Another process: what the one before it held says nothing.
             known.heads = VersionVector::new();
@@ -256,15 +278,11 @@ impl Core {
         self.choosing.mark(std::mem::replace(&mut self.site, site));
         self.choosing.mark(site);
         self.held = vector.clone();
+        self.mark_all_shown();
         self.settled_anew();
         self.send_heads(now);
         self.catch_up_followers();
         self.choose_upstreams(now);
-    }
-
-    fn send_heads(&mut self, now: Now) {
-        self.last_heads = now;
-        self.actions.extend(self.peers.iter().map(|(peer, _)| Action::SendHeads { peer }));
     }
 
     fn new_stream(&mut self) -> StreamId {
@@ -277,6 +295,7 @@ impl Core {
         for frame in frames {
             self.held.advance(frame.site, frame.version);
             self.following.held(frame.site, frame.version);
+            Retirement::of(frame).for_each(|retirement| self.learn(retirement));
             self.push(frame);
         }
         if frames.is_empty() {

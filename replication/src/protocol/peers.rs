@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub region: Arc<str>,
     /// `None` until it sent its heads.
     pub site: Option<SiteId>,
+    /// Whether it understands heads that leave out retired sites.
+    pub reads_compact: bool,
     pub heads: VersionVector,
     /// What it had shown when this node began to lack some of it, and when that was.
     lacking: Option<(Now, VersionVector)>,
@@ -56,13 +58,24 @@ impl Peers {
         self.by_id.iter().map(|(id, peer)| (*id, peer))
     }
 
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.config.node
+    }
+
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
     pub fn up(&mut self, id: NodeId, rtt: Duration, region: Arc<str>) {
-        let unknown =
-            || Peer { rtt, region: "".into(), site: None, heads: VersionVector::new(), lacking: None };
+        let unknown = || Peer {
+            rtt,
+            region: "".into(),
+            site: None,
+            reads_compact: false,
+            heads: VersionVector::new(),
+            lacking: None,
+        };
         let peer = self.by_id.entry(id).or_insert_with(unknown);
         (peer.rtt, peer.region) = (rtt, region);
         if peer.region == self.config.region {

@@ -89,6 +89,7 @@ impl CoreTask {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.act();
+        self.read_retirements();
         loop {
             tokio::select! {
                 commit = commits.recv() => match commit {
@@ -186,15 +187,13 @@ impl CoreTask {
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
                 self.spawn(streams::accept(peer.node, send, recv, self.reports.clone()));
             }
-            MeshEvent::Datagram { peer, kind: wire::KIND, payload } => {
-                match wire::decode::<wire::Heads>(&payload) {
-                    Ok(heads) if heads.group == GroupId::GLOBAL => {
-                        self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector });
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
+            MeshEvent::Datagram { peer, kind: wire::KIND, payload } => match wire::decode_heads(&payload) {
+                Ok((heads, reading)) if heads.group == GroupId::GLOBAL => {
+                    self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector, reading });
                 }
-            }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
+            },
             MeshEvent::Datagram { peer, kind, payload } if kind >= APPLICATION_KINDS => {
                 if self.messages.try_send(Message { from: peer, kind, payload }).is_err() {
                     metrics::counter!("mychat_replication_dropped_messages_total").increment(1);
@@ -221,7 +220,14 @@ impl CoreTask {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::SendHeads { peer } => self.send_heads(peer),
+            Action::SendHeads { peer, site, vector, reading } => {
+                for datagram in wire::heads(site, &vector, reading) {
+                    if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
+                        // The next heartbeat comes soon.
+                        tracing::trace!(%peer, %error, "heads could not be sent");
+                    }
+                }
+            }
             Action::Follow { stream, peer, site, after } => {
                 let credit = Arc::new(Semaphore::new(RECEIVE_WINDOW));
                 let request = wire::FollowRequest { group: GroupId::GLOBAL, site, after };
@@ -282,6 +288,14 @@ impl CoreTask {
                     let _ = reports.send(Report::Event(Event::Applied { ok: outcome.is_ok() })).await;
                 });
             }
+            Action::Retire { site } => {
+                let store = self.store.clone();
+                self.spawn(async move {
+                    if let Err(error) = store.retire(site).await {
+                        tracing::debug!(%site, %error, "a former site can't be retired now; it is tried again");
+                    }
+                });
+            }
             Action::RenewSite => {
                 self.store.hold_writes();
                 self.publish();
@@ -304,13 +318,18 @@ impl CoreTask {
             .abort_handle()
     }
 
-    fn send_heads(&self, peer: NodeId) {
-        for datagram in wire::heads(self.store.site(), &self.store.vector()) {
-            if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
-                // The next heartbeat comes soon.
-                tracing::trace!(%peer, %error, "heads could not be sent");
+    /// Tells the core which sites are retired.
+    fn read_retirements(&self) {
+        let (store, reports) = (self.store.clone(), self.reports.clone());
+        self.spawn(async move {
+            match store.retirements().await {
+                Ok(retirements) => {
+                    let _ = reports.send(Report::Event(Event::Retired { retirements })).await;
+                }
+                // Vectors name more sites than they need to.
+                Err(error) => tracing::warn!(%error, "the retired sites can't be read"),
             }
-        }
+        });
     }
 
     fn renew_site(&self) {

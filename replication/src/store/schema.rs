@@ -41,7 +41,7 @@ const OWN: &[Migration] = &[Migration {
             site BLOB NOT NULL, version INTEGER NOT NULL, frame BLOB NOT NULL, reason TEXT NOT NULL,
             PRIMARY KEY (site, version)
         ) STRICT, WITHOUT ROWID;",
-}];
+}, Migration { domain: "replication-retired", number: 1, sql: super::retired::MIGRATION }];
 
 impl Schema {
     /// A schema of these migrations, in any order.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mychat_replication::{
     NodeId,
     log::{Frame, SiteId, Version, VersionVector},
-    protocol::{Action, Config, Core, Event, SEND_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, Reading, SEND_WINDOW, StreamId},
 };
 
 use crate::disk::{change, frame};
@@ -64,7 +64,8 @@ pub fn heads(
     holds: &[(SiteId, u64)],
     now: Duration,
 ) -> Vec<Action> {
-    tell(core, Event::Heads { peer: peer(number), site, vector: vector(holds) }, now)
+    let heads = Event::Heads { peer: peer(number), site, vector: vector(holds), reading: Reading::Whole };
+    tell(core, heads, now)
 }
 
 pub fn follows(actions: &[Action]) -> Vec<(StreamId, NodeId, SiteId, u64)> {
@@ -225,7 +226,8 @@ fn a_peer_that_knows_more_of_the_own_log_makes_it_renew_its_site_once() {
     let renewed = Event::SiteRenewed { site, vector: Arc::new(vector(&[(HERE, 10)])) };
     let mut actions = tell(&mut core, renewed, at(6_010));
     assert!(core.is_settled());
-    let told = |to| actions.iter().any(|action| matches!(action, Action::SendHeads { peer } if *peer == to));
+    let told =
+        |to| actions.iter().any(|action| matches!(action, Action::SendHeads { peer, .. } if *peer == to));
     assert!(told(peer(2)) && told(peer(3)), "the peers are told of the new site at once");
     assert!(
         follows(&actions).iter().any(|(_, _, site, after)| (*site, *after) == (HERE, 10)),

@@ -7,13 +7,15 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{Change, Frame, SiteId, Version},
-    protocol::{APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, StreamId},
+    log::{Change, Frame, Retirement, SiteId, Version, VersionVector},
+    protocol::{
+        APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, Reading, SEND_WINDOW, StreamId,
+    },
 };
 use rand::{RngExt, seq::SliceRandom};
 
 use crate::{
-    disk::{Outcome, change},
+    disk::{Outcome, change, retirement},
     history::Fresh,
     world::{AtNode, Happening, Node, Process, Time, World, millis},
 };
@@ -29,6 +31,7 @@ pub enum Op {
     Write { changes: Vec<Change> },
     Apply { frames: Vec<Arc<Frame>> },
     Renew,
+    Retire { site: SiteId },
 }
 
 impl World {
@@ -66,6 +69,8 @@ impl World {
             settled: false,
         };
         self.nodes[node].process = Some(process);
+        let retirements = self.nodes[node].disk.retirements();
+        self.later(node, Time::ZERO, AtNode::Core(Event::Retired { retirements }));
         self.later(node, self.conditions.tick, AtNode::Tick);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             let soon = self.upto(millis(300));
@@ -83,7 +88,7 @@ impl World {
             }
             AtNode::Connected { peer, epoch } => self.connected(node, peer, epoch),
             AtNode::Disconnected { peer, epoch } => self.disconnected(node, peer, epoch),
-            AtNode::Datagram { peer, epoch, site, vector } => {
+            AtNode::Datagram { peer, epoch, site, vector, reading } => {
                 let link = self.network.link(peer, node);
                 if !link.up || link.epoch != epoch {
                     return;
@@ -91,14 +96,16 @@ impl World {
                 let own = self.nodes[node].disk.site;
                 let held = self.nodes[node].disk.held(own);
                 let now = self.now;
+                let foreign = matches!(reading, Reading::Compact { reader } if reader != own);
                 if let Some(process) = self.process(node)
                     && process.up.contains_key(&peer)
+                    && !foreign
                 {
                     process.first_answer.get_or_insert(now);
                     process.told_more |= vector.get(own).0 > held;
                 }
                 let peer = self.nodes[peer].id;
-                self.feed(node, Event::Heads { peer, site, vector });
+                self.feed(node, Event::Heads { peer, site, vector, reading });
             }
             AtNode::Opened { stream } => self.opened(node, stream),
             AtNode::Arrived { stream } => {
@@ -266,7 +273,11 @@ impl World {
     fn perform(&mut self, node: usize, action: Action) {
         self.say(|_| format!("{node} -> {}", brief(&action)));
         match action {
-            Action::SendHeads { peer } => self.datagram(node, usize::from(peer.0[0])),
+            Action::SendHeads { peer, site, vector, reading } => {
+                self.judge_heads(node, &vector, reading);
+                self.datagram(node, usize::from(peer.0[0]), (site, vector.as_ref().clone(), reading));
+            }
+            Action::Retire { site } => self.on_disk(node, Op::Retire { site }),
             Action::Follow { stream, peer, site, after } => {
                 self.count("follow");
                 let (from, to) = (node, usize::from(peer.0[0]));
@@ -329,6 +340,25 @@ impl World {
             }
             Action::Settled => self.count("settled"),
         }
+    }
+
+    /// Heads must say nothing that is not on the disk, however they are read.
+    fn judge_heads(&mut self, node: usize, vector: &VersionVector, reading: Reading) {
+        let disk = &self.nodes[node].disk;
+        let read = match reading {
+            Reading::Compact { .. } => self.retired.expand(vector),
+            Reading::Old | Reading::Whole => vector.clone(),
+        };
+        let held = disk.vector();
+        if let Some((site, version)) = read.iter().find(|(site, version)| held.get(*site) < *version)
+            && !self.history.is_anything_tainted()
+        {
+            self.objection(&format!("node {node} says that it holds {version} of {site:?}"));
+        }
+        if matches!(reading, Reading::Compact { .. }) {
+            self.count("heads that leave out retired sites");
+        }
+        self.nodes[node].told = vector.len();
     }
 
     fn send(&mut self, node: usize, name: StreamId, frames: Vec<Arc<Frame>>) {
@@ -419,12 +449,29 @@ impl World {
                 self.news(node, Event::Applied { ok: false });
             }
             Op::Apply { frames } => self.apply(node, &frames),
+            Op::Retire { .. } if refuses => {}
+            Op::Retire { site } => {
+                let (id, disk) = (self.nodes[node].id, &mut self.nodes[node].disk);
+                let row = retirement(site, disk.held(site), disk.site, id);
+                let frame = disk.write(vec![row]);
+                self.count("former site retired further");
+                self.note_version(node, &frame);
+                self.committed(node, vec![frame]);
+            }
             Op::Renew => {
+                let old = self.nodes[node].disk.site;
                 let new = SiteId(self.rng.random());
                 self.say(|_| format!("{node} goes on as {new:?}"));
                 for frame in self.nodes[node].disk.renew(new) {
                     self.count("version went over to the new site");
                     self.note_version(node, &frame);
+                }
+                let (id, disk) = (self.nodes[node].id, &mut self.nodes[node].disk);
+                if disk.held(old) > 0 {
+                    let row = retirement(old, disk.held(old), new, id);
+                    let frame = disk.write(vec![row]);
+                    self.note_version(node, &frame);
+                    self.committed(node, vec![frame]);
                 }
                 self.note_lost();
                 if let Some(process) = self.process(node) {
@@ -438,6 +485,7 @@ impl World {
 
     /// Judges a version that a node has just written (I2).
     fn note_version(&mut self, node: usize, frame: &Frame) {
+        Retirement::of(frame).for_each(|retirement| self.retired.learn(retirement));
         match self.history.written(frame) {
             Fresh::New => {}
             Fresh::ReusedUnseen => self.count("known limit: version reused that nobody had"),
@@ -456,6 +504,15 @@ impl World {
         let mut applied = Vec::new();
         for frame in frames {
             let held = self.nodes[node].disk.held(frame.site);
+            let vector = self.nodes[node].disk.vector();
+            for retirement in Retirement::of(frame) {
+                self.count("retirement applied");
+                if !retirement.is_met(&vector) {
+                    self.objection(&format!(
+                        "node {node} is to apply {retirement:?} before what it vouches for"
+                    ));
+                }
+            }
             match self.nodes[node].disk.apply(frame) {
                 Outcome::Duplicate => self.count("duplicate"),
                 Outcome::Gap => self.count("gap"),

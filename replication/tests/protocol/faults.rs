@@ -72,6 +72,19 @@ impl World {
         }
     }
 
+    /// The same copy of a disk comes back again and again.
+    pub fn restore_again(&mut self, node: usize) {
+        if self.healed.is_some() {
+            return;
+        }
+        if self.nodes[node].copy.is_none() {
+            self.nodes[node].copy = Some(self.nodes[node].disk.clone());
+        } else {
+            self.crash(node, millis(100), true);
+        }
+        self.after(millis(1_500), Happening::RestoreAgain { node });
+    }
+
     fn block(&mut self, from: usize, to: usize, lasts: Time) {
         let until = self.now + lasts;
         let link = self.network.link(from, to);

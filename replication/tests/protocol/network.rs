@@ -9,8 +9,8 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{Frame, SiteId},
-    protocol::{Event, RECEIVE_WINDOW, StreamId},
+    log::{Frame, SiteId, VersionVector},
+    protocol::{Event, RECEIVE_WINDOW, Reading, StreamId},
 };
 use rand::{RngExt, rngs::Xoshiro256PlusPlus};
 
@@ -228,7 +228,7 @@ impl World {
         }
     }
 
-    pub fn datagram(&mut self, from: usize, to: usize) {
+    pub fn datagram(&mut self, from: usize, to: usize, heads: (SiteId, VersionVector, Reading)) {
         let Some(epoch) = self.process(from).and_then(|process| process.up.get(&to).copied()) else { return };
         let link = self.network.link(from, to);
         let alive = link.up && link.epoch == epoch;
@@ -242,8 +242,8 @@ impl World {
         // Up to twice the way: datagrams overtake each other.
         let delay = self.delay(from, to);
         let delay = if self.conditions.ideal { delay } else { delay + self.upto(delay) };
-        let (site, vector) = (self.nodes[from].disk.site, self.nodes[from].disk.vector());
-        self.later(to, delay, AtNode::Datagram { peer: from, epoch, site, vector });
+        let (site, vector, reading) = heads;
+        self.later(to, delay, AtNode::Datagram { peer: from, epoch, site, vector, reading });
     }
 
     /// `from` asks `to` for a log.

@@ -13,8 +13,8 @@ use std::{
 
 use mychat_replication::{
     NodeId,
-    log::{SiteId, VersionVector},
-    protocol::{Core, Event, StreamId},
+    log::{Retirements, SiteId, VersionVector},
+    protocol::{Core, Event, Reading, StreamId},
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
@@ -41,6 +41,8 @@ pub struct Scenario {
     pub relays: bool,
     /// The first node stops for a while, as by SIGSTOP.
     pub stalled: bool,
+    /// The first node is restored from the same copy again and again; nothing else fails.
+    pub restores: bool,
 }
 
 /// What the seed decided about a world.
@@ -54,6 +56,8 @@ pub struct Conditions {
     pub ideal: bool,
     /// A node that stops for a while though nothing else fails.
     pub stalled: Option<usize>,
+    /// A node that is restored from the same copy again and again, while nothing else fails.
+    pub restored: Option<usize>,
     /// How long things go wrong; then everything is healed.
     pub chaos: Time,
     pub fault_every: Time,
@@ -84,6 +88,7 @@ impl Conditions {
             relay_above: if relays { 3 } else { 100 },
             ideal: false,
             stalled: None,
+            restored: None,
             chaos: millis(rng.random_range(4_000..12_000)),
             fault_every: millis(pick(rng, &[300, 700, 1_500])),
             write_every: millis(pick(rng, &[40, 120, 400])),
@@ -133,6 +138,7 @@ pub enum AtNode {
         epoch: u64,
         site: SiteId,
         vector: VersionVector,
+        reading: Reading,
     },
     /// A peer opened a stream.
     Opened {
@@ -177,6 +183,7 @@ pub enum Happening {
     Silence { from: usize, to: usize },
     Unblock { from: usize, to: usize },
     Stall { node: usize },
+    RestoreAgain { node: usize },
     Resume { node: usize },
     Restart { node: usize, restore: bool },
     Audit,
@@ -219,6 +226,8 @@ pub struct Node {
     pub incarnation: u64,
     pub disk: Disk,
     pub copy: Option<Disk>,
+    /// Entries of the last heads that it sent.
+    pub told: usize,
     pub process: Option<Process>,
 }
 
@@ -258,6 +267,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub network: Network,
     pub history: History,
+    /// All that was ever retired.
+    pub retired: Retirements,
     pub counts: Counts,
     /// When and by whom a version was committed.
     pub committed: BTreeMap<(SiteId, u64), (Time, usize)>,
@@ -286,11 +297,14 @@ pub struct Outcome {
 }
 
 /// Runs the world of a seed to its end; panics when an oracle objects.
-pub fn run(seed: u64, Scenario { ideal, relays, stalled }: Scenario, verbose: bool) -> Outcome {
+pub fn run(seed: u64, Scenario { ideal, relays, stalled, restores }: Scenario, verbose: bool) -> Outcome {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let conditions =
         if ideal { Conditions::ideal(&mut rng, relays) } else { Conditions::chaotic(&mut rng, relays) };
-    let conditions = Conditions { stalled: stalled.then_some(0), ..conditions };
+    let conditions =
+        Conditions { stalled: stalled.then_some(0), restored: restores.then_some(0), ..conditions };
+    let chaos = if restores { millis(20_000) } else { conditions.chaos };
+    let conditions = Conditions { chaos, ..conditions };
     let network = Network::new(&conditions, &mut rng);
     let node = |number: usize, rng: &mut Xoshiro256PlusPlus| Node {
         id: NodeId([number as u8; 16]),
@@ -298,6 +312,7 @@ pub fn run(seed: u64, Scenario { ideal, relays, stalled }: Scenario, verbose: bo
         incarnation: 0,
         disk: Disk::new(SiteId(rng.random())),
         copy: None,
+        told: 0,
         process: None,
     };
     let mut world = World {
@@ -307,6 +322,7 @@ pub fn run(seed: u64, Scenario { ideal, relays, stalled }: Scenario, verbose: bo
         conditions,
         network,
         history: History::default(),
+        retired: Retirements::default(),
         counts: Counts::new(),
         committed: BTreeMap::new(),
         crossings: BTreeMap::new(),
@@ -337,7 +353,9 @@ impl World {
             let first = warm_up + self.upto(self.conditions.write_every * 2);
             self.after(first, Happening::Write { node });
         }
-        if !self.conditions.ideal {
+        if let Some(node) = self.conditions.restored {
+            self.after(millis(1_500), Happening::RestoreAgain { node });
+        } else if !self.conditions.ideal {
             self.after(self.conditions.fault_every, Happening::Fault);
         }
         if let Some(node) = self.conditions.stalled {
@@ -373,6 +391,7 @@ impl World {
             Happening::Silence { from, to } => self.silence(from, to),
             Happening::Unblock { from, to } => self.unblock(from, to),
             Happening::Stall { node } => self.pause(node, millis(3_000)),
+            Happening::RestoreAgain { node } => self.restore_again(node),
             Happening::Resume { node } => self.resume(node),
             Happening::Restart { node, restore } => self.restart(node, restore),
             Happening::Audit => {
