@@ -52,9 +52,13 @@ pub struct NodeArgs {
     /// The domain of the session cookie, when all nodes share one: a browser then stays signed in at each of them.
     #[arg(long, env = "MYCHAT_COOKIE_DOMAIN", value_name = "DOMAIN")]
     pub cookie_domain: Option<String>,
+    /// With more nodes than this, what is written crosses to another region once, to one node there that passes it on
+    /// (100).
+    #[arg(long, env = "MYCHAT_RELAY_ABOVE", value_name = "N")]
+    pub relay_above: Option<usize>,
 }
 
-layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain } lists { peer } switches {});
+layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above } lists { peer } switches {});
 
 /// Runs a node until it is asked to stop.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
@@ -78,6 +82,7 @@ fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     check_peers(&args.peer)?;
     let mut config = NodeConfig::new(&region, Listen::Address(http), &public_url, data, key.clone());
     config.cookie_domain = args.cookie_domain;
+    config.relay_above = args.relay_above.unwrap_or(config.relay_above);
     config.mesh = Some(MeshConfig {
         // The node's own, once its database is open.
         node: NodeId([0; 16]),

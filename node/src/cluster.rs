@@ -6,7 +6,7 @@ use mychat_replication::{
     NodeId, Role,
     log::VersionVector,
     mesh::{Mesh, MeshConfig, MeshError},
-    replica::{Message, Replica, Status},
+    replica::{Message, Replica, ReplicaConfig, Status},
     store::Store,
 };
 use tokio::{
@@ -52,8 +52,8 @@ impl Joining {
 
     /// Lets the store replicate, and publishes what others have to know.
     pub fn join(self, app: &App) -> Cluster {
-        let (replica, messages) =
-            Replica::start(app.store.clone(), self.mesh.clone(), self.events, self.alone);
+        let config = ReplicaConfig { alone: self.alone, relay_above: app.config.relay_above };
+        let (replica, messages) = Replica::start(app.store.clone(), self.mesh.clone(), self.events, config);
         let status = replica.status();
         app.set_heads(Arc::new(PeerHeads::watch(status.clone())));
         let mut tasks = JoinSet::new();

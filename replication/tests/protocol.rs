@@ -5,7 +5,8 @@
 //! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
 //! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
 //! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
-//! protocol/faults.rs   what goes wrong                 protocol/directed.rs  single rules, without a world
+//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs
+//!                                                      single rules, without a world
 //! ```
 //!
 //! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
@@ -25,6 +26,10 @@ mod faults;
 mod history;
 #[path = "protocol/network.rs"]
 mod network;
+#[path = "protocol/relays.rs"]
+mod relays;
+#[path = "protocol/upstreams.rs"]
+mod upstreams;
 #[path = "protocol/world.rs"]
 mod world;
 
@@ -37,7 +42,7 @@ use std::{
     thread,
 };
 
-use world::{Counts, Outcome, Time};
+use world::{Counts, Outcome, Scenario, Time};
 
 /// Seeds that a run without settings tries.
 const SEEDS: u64 = 300;
@@ -76,9 +81,9 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Runs the seeds on all processors. Says what happened, and fails with the first seed that did.
-fn run_all(test: &str, seeds: u64, ideal: bool) -> Counts {
+fn run_all(test: &str, seeds: u64, scenario: Scenario) -> Counts {
     if let Some(seed) = setting("MYCHAT_SEED") {
-        return world::run(seed, ideal, true).counts;
+        return world::run(seed, scenario, true).counts;
     }
     let next = AtomicU64::new(0);
     let (failed, totals) = (Mutex::new(Vec::new()), Mutex::new((Counts::new(), Time::ZERO)));
@@ -90,7 +95,7 @@ fn run_all(test: &str, seeds: u64, ideal: bool) -> Counts {
                     if seed >= seeds {
                         return;
                     }
-                    let Ok(outcome) = catch_unwind(|| world::run(seed, ideal, false)) else {
+                    let Ok(outcome) = catch_unwind(|| world::run(seed, scenario, false)) else {
                         failed.lock().expect("no panic while locked").push(seed);
                         continue;
                     };
@@ -114,29 +119,66 @@ fn run_all(test: &str, seeds: u64, ideal: bool) -> Counts {
     counts
 }
 
-#[test]
-fn chaos_ends_with_equal_and_complete_disks() {
-    let counts = run_all("chaos", setting("MYCHAT_SEEDS").unwrap_or(SEEDS), false);
+/// Fails for what did not happen in a run over all seeds.
+fn expect(counts: &Counts, what: &[&str]) {
     if setting("MYCHAT_SEED").is_none() {
-        for what in MUST_HAPPEN {
+        for what in what {
             assert!(counts.get(what).is_some_and(|times| *times > 0), "never happened: {what}");
         }
     }
 }
 
 #[test]
+fn chaos_ends_with_equal_and_complete_disks() {
+    let counts = run_all("chaos_ends", setting("MYCHAT_SEEDS").unwrap_or(SEEDS), Scenario::default());
+    expect(&counts, MUST_HAPPEN);
+}
+
+#[test]
+fn chaos_with_relays_ends_with_equal_and_complete_disks() {
+    let scenario = Scenario { relays: true, ..Scenario::default() };
+    let counts = run_all("chaos_with_relays", setting("MYCHAT_SEEDS").unwrap_or(SEEDS) / 2, scenario);
+    expect(&counts, &["crash of a relay", "followed through a relay"]);
+}
+
+#[test]
 fn without_faults_a_commit_is_everywhere_after_one_network_delay() {
-    let counts = run_all("without_faults", 10, true);
+    let counts = run_all("without_faults", 10, Scenario { ideal: true, ..Scenario::default() });
     assert!(counts["latency judged"] >= 2 * counts["commit"], "each commit goes to two peers at least");
 }
 
 #[test]
+fn through_relays_each_frame_crosses_between_two_regions_only_once() {
+    let counts = run_all("through_relays", 20, Scenario { ideal: true, relays: true, ..Scenario::default() });
+    assert_eq!(counts["frame to another region"], counts["commit"], "there is one other region");
+    assert!(counts["latency through a relay"] > 0);
+}
+
+#[test]
+fn restores_in_a_loop_leave_heads_that_name_no_more_than_the_sites_that_are_written() {
+    let counts = run_all("restores_in_a_loop", 60, Scenario { restores: true, ..Scenario::default() });
+    expect(
+        &counts,
+        &["retirement applied", "former site retired further", "heads that leave out retired sites"],
+    );
+    assert!(counts["site held at the end"] >= 2 * counts["node"], "many sites are left behind");
+}
+
+#[test]
+fn a_stalled_node_delays_no_other_by_a_moment() {
+    let counts =
+        run_all("a_stalled_node", 20, Scenario { ideal: true, stalled: true, ..Scenario::default() });
+    expect(&counts, &["pause", "push refused", "latency judged"]);
+}
+
+#[test]
 fn a_seed_always_gives_the_same_run() {
+    let chaos = Scenario::default();
     for seed in [1, 2, 3] {
         let (first, second): (Outcome, Outcome) =
-            (world::run(seed, false, false), world::run(seed, false, false));
+            (world::run(seed, chaos, false), world::run(seed, chaos, false));
         assert_eq!(first.trace, second.trace, "seed {seed}");
         assert_eq!(first.counts, second.counts, "seed {seed}");
     }
-    assert_ne!(world::run(1, false, false).trace, world::run(2, false, false).trace, "the seed decides");
+    assert_ne!(world::run(1, chaos, false).trace, world::run(2, chaos, false).trace, "the seed decides");
 }

@@ -7,7 +7,7 @@ use mychat_replication::{
     cluster::ClusterKey,
     log::{Value, VersionVector},
     mesh::{Mesh, MeshConfig, MeshError},
-    replica::Replica,
+    replica::{Replica, ReplicaConfig},
     store::{DeriveNothing, Migration, Schema, Store, StoreError},
 };
 use tokio::time::{Instant, timeout};
@@ -53,7 +53,8 @@ impl Node {
                 started => break started.expect("the mesh starts"),
             }
         };
-        let (replica, _messages) = Replica::start(store.clone(), mesh.clone(), events, seeds.is_empty());
+        let config = ReplicaConfig { alone: seeds.is_empty(), ..ReplicaConfig::default() };
+        let (replica, _messages) = Replica::start(store.clone(), mesh.clone(), events, config);
         Self { store, mesh, replica }
     }
 

@@ -3,11 +3,13 @@
 //! - [`SiteId`] and [`Version`] name one changeset for ever (invariant I2).
 //! - [`VersionVector`] says how much of every site's log a node holds, as a gapless prefix (I3).
 //! - [`Frame`] carries one version over the wire; [`stream`] is its format there, [`codec`] the one of a frame alone.
+//! - [`retirement`] lets vectors leave out sites that are written no more.
 //! - [`key`] packs a row's primary key the way cr-sqlite does.
 
 pub mod codec;
 mod frame;
 pub mod key;
+pub mod retirement;
 pub mod stream;
 mod vector;
 
@@ -16,6 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use frame::{Change, Frame, Value};
+pub use retirement::{Retirement, Retirements};
 pub use vector::VersionVector;
 
 /// A replication group: the set of nodes that share one state. There is one so far, [`GroupId::GLOBAL`].

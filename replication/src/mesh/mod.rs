@@ -181,6 +181,11 @@ impl Mesh {
         self.shared.me.node
     }
 
+    /// The region that this member runs in.
+    pub fn region(&self) -> &str {
+        &self.shared.me.region
+    }
+
     /// The members that are connected or up, other than this one.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let mut peers = self.shared.peers.list();

@@ -1,4 +1,4 @@
-//! Upstreams: whom we get each site's log from, and the frames that wait to be applied.
+//! Upstreams: the streams on which the sites' logs come in, and the frames that wait to be applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -6,29 +6,44 @@ use std::{
     time::Duration,
 };
 
-use super::{APPLY_SIZE, Action, Core, Now, Peer, StreamId};
+use super::{APPLY_SIZE, Action, Core, Now, StreamId};
 use crate::{
     NodeId,
-    log::{Frame, SiteId, Version, VersionVector},
+    log::{Frame, Retirement, SiteId, Version, VersionVector},
 };
 
 /// How long nothing is followed after the database refused a batch (a full disk, say).
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-/// How long a peer that closed a stream is not asked for the same site again.
-const CLOSED_PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of one site's frames in a batch while other sites' wait: a site that catches up holds up nobody's commits.
+const SITE_QUANTUM: usize = APPLY_SIZE / 4;
 
 #[derive(Debug)]
-struct Upstream {
-    stream: StreamId,
+pub(super) struct Upstream {
+    pub stream: StreamId,
     peer: NodeId,
     /// The version up to which frames came in, applied or waiting.
     received: Version,
+    /// Those that wait to be applied, each following the one before.
+    waiting: VecDeque<Arc<Frame>>,
+    /// Since when a peer shows more than came in.
+    lacking: Option<Now>,
+    /// From when on something may be expected of it: its opening, later its last frame.
+    expected: Now,
+    patience: Duration,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    stream: StreamId,
-    frame: Arc<Frame>,
+impl Upstream {
+    pub fn new(stream: StreamId, peer: NodeId, after: Version, patience: Duration, expected: Now) -> Self {
+        let waiting = VecDeque::new();
+        Self { stream, peer, received: after, waiting, lacking: None, expected, patience }
+    }
+
+    /// Whether it has let its patience pass with nothing to show for it, though others have more. One whose frames wait
+    /// here is not late: we are.
+    fn is_late(&self, held: Version, now: Now) -> bool {
+        self.received <= held
+            && self.lacking.is_some_and(|since| now >= since.max(self.expected) + self.patience)
+    }
 }
 
 /// All upstreams by site, and what they sent.
@@ -36,113 +51,135 @@ struct Waiting {
 pub(super) struct Following {
     upstreams: BTreeMap<SiteId, Upstream>,
     by_stream: BTreeMap<StreamId, SiteId>,
-    /// In order of arrival; a site's frames follow each other.
-    waiting: VecDeque<Waiting>,
+    /// The sites of which frames wait, each once, in their turn.
+    turns: VecDeque<SiteId>,
+    /// The sites whose next frame retires a log that is not held far enough. They have no turn.
+    parked: BTreeSet<SiteId>,
     /// The streams and sizes of the batch that is being applied.
-    applying: Option<Vec<(StreamId, usize)>>,
-    /// Until when nothing, or not this site of this peer, is asked for.
-    paused_until: Now,
-    avoid: BTreeMap<(NodeId, SiteId), Now>,
+    applying: Option<BTreeMap<StreamId, usize>>,
 }
 
 impl Following {
+    pub fn insert(&mut self, site: SiteId, upstream: Upstream) {
+        self.by_stream.insert(upstream.stream, site);
+        self.upstreams.insert(site, upstream);
+    }
+
+    pub fn remove(&mut self, site: SiteId) -> Option<Upstream> {
+        let upstream = self.upstreams.remove(&site)?;
+        self.by_stream.remove(&upstream.stream);
+        self.turns.retain(|turn| *turn != site);
+        self.parked.remove(&site);
+        Some(upstream)
+    }
+
+    pub fn sites(&self) -> impl Iterator<Item = SiteId> {
+        self.upstreams.keys().copied()
+    }
+
+    /// Whom a site is followed from.
+    pub fn peer(&self, site: SiteId) -> Option<NodeId> {
+        self.upstreams.get(&site).map(|upstream| upstream.peer)
+    }
+
     /// Follows that start anew start from what is held; those under way are never behind it.
-    pub fn held(&mut self, held: &VersionVector) {
-        for (site, upstream) in &mut self.upstreams {
-            upstream.received = upstream.received.max(held.get(*site));
+    pub fn held(&mut self, site: SiteId, version: Version) {
+        if let Some(upstream) = self.upstreams.get_mut(&site) {
+            upstream.received = upstream.received.max(version);
         }
     }
 
-    fn remove(&mut self, site: SiteId) -> Option<Upstream> {
-        let upstream = self.upstreams.remove(&site)?;
-        self.by_stream.remove(&upstream.stream);
-        self.waiting.retain(|waiting| waiting.stream != upstream.stream);
-        Some(upstream)
+    /// A peer shows that it holds `version`.
+    pub fn shown(&mut self, site: SiteId, version: Version, now: Now) {
+        if let Some(upstream) = self.upstreams.get_mut(&site)
+            && version > upstream.received
+        {
+            upstream.lacking.get_or_insert(now);
+        }
+    }
+
+    /// The sites whose upstreams are late, with these and their patience.
+    pub fn late(&self, held: &VersionVector, now: Now) -> Vec<(SiteId, NodeId, Duration)> {
+        self.upstreams
+            .iter()
+            .filter(|(site, upstream)| upstream.is_late(held.get(**site), now))
+            .map(|(site, upstream)| (*site, upstream.peer, upstream.patience))
+            .collect()
+    }
+
+    /// Gives a turn to the sites whose next frame may be applied by now.
+    fn unpark(&mut self, held: &VersionVector) {
+        let upstreams = &self.upstreams;
+        let ready = |site: &SiteId| {
+            upstreams
+                .get(site)
+                .and_then(|upstream| upstream.waiting.front())
+                .is_none_or(|next| may_follow(next, held))
+        };
+        self.turns.extend(self.parked.extract_if(.., ready));
+    }
+
+    /// The next batch: the sites take turns, so that a long log does not hold up a short one.
+    fn batch(&mut self, held: &VersionVector) -> (Vec<Arc<Frame>>, BTreeMap<StreamId, usize>) {
+        self.unpark(held);
+        let (mut frames, mut sizes, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+        while let Some(site) = self.turns.pop_front() {
+            let Some(upstream) = self.upstreams.get_mut(&site) else { continue };
+            let mut taken = 0;
+            while let Some(frame) = upstream.waiting.pop_front_if(|frame| {
+                let size = frame.size();
+                let fits = bytes + size <= APPLY_SIZE && taken + size <= SITE_QUANTUM;
+                (frames.is_empty() || fits) && may_follow(frame, held)
+            }) {
+                taken += frame.size();
+                bytes += frame.size();
+                frames.push(frame);
+            }
+            if taken > 0 {
+                *sizes.entry(upstream.stream).or_default() += taken;
+            }
+            let Some(next) = upstream.waiting.front() else { continue };
+            if !may_follow(next, held) {
+                self.parked.insert(site);
+                continue;
+            }
+            if taken == 0 {
+                // Its next frame does not fit: it is the first of the next batch.
+                self.turns.push_front(site);
+                break;
+            }
+            self.turns.push_back(site);
+        }
+        (frames, sizes)
     }
 }
 
+/// Whether what the frame vouches for is held.
+fn may_follow(frame: &Frame, held: &VersionVector) -> bool {
+    Retirement::of(frame).all(|retirement| retirement.is_met(held))
+}
+
 impl Core {
-    /// Makes sure that each site that someone holds more of is followed from the best peer there is.
-    pub(super) fn choose_upstreams(&mut self, now: Now) {
-        if now < self.following.paused_until {
-            return;
-        }
-        self.following.avoid.retain(|_, until| *until > now);
-        let sites: BTreeSet<SiteId> = self
-            .peers
-            .values()
-            .flat_map(|peer| peer.site.into_iter().chain(peer.heads.iter().map(|(site, _)| site)))
-            .filter(|site| *site != self.site)
-            .collect();
-        for site in sites {
-            let Some((peer, direct)) = self.best_upstream(site) else { continue };
-            if let Some(current) = self.following.upstreams.get(&site) {
-                let current = self.peers.get(&current.peer).filter(|_| current.peer != peer);
-                let exhausted = |current: &Peer| current.heads.get(site) <= self.held.get(site);
-                // The writer itself is back, or the peer that stands in for it has no more to give.
-                if !current
-                    .is_some_and(|current| current.site != Some(site) && (direct || exhausted(current)))
-                {
-                    continue;
-                }
-                self.unfollow(site);
-            }
-            self.follow(site, peer);
-        }
-    }
-
-    /// The site's own node if it is connected; else the nearest peer that holds more than we do.
-    fn best_upstream(&self, site: SiteId) -> Option<(NodeId, bool)> {
-        let usable = |peer: &NodeId| !self.following.avoid.contains_key(&(*peer, site));
-        let direct = self.peers.iter().find(|(id, peer)| peer.site == Some(site) && usable(id));
-        if let Some((id, _)) = direct {
-            return Some((*id, true));
-        }
-        let held = self.held.get(site);
-        self.peers
-            .iter()
-            .filter(|(id, peer)| peer.heads.get(site) > held && usable(id))
-            .min_by_key(|(id, peer)| (peer.rtt, **id))
-            .map(|(id, _)| (*id, false))
-    }
-
-    fn follow(&mut self, site: SiteId, peer: NodeId) {
-        let stream = self.new_stream();
-        let after = self.held.get(site);
-        self.following.by_stream.insert(stream, site);
-        self.following.upstreams.insert(site, Upstream { stream, peer, received: after });
-        self.actions.push(Action::Follow { stream, peer, site, after });
-    }
-
-    fn unfollow(&mut self, site: SiteId) {
-        if let Some(upstream) = self.following.remove(site) {
-            self.actions.push(Action::Unfollow { stream: upstream.stream });
-        }
-    }
-
     /// Forgets all streams from a peer that is gone.
     pub(super) fn upstream_lost(&mut self, peer: NodeId) {
-        let sites: Vec<SiteId> = self
-            .following
-            .upstreams
-            .iter()
-            .filter(|(_, upstream)| upstream.peer == peer)
-            .map(|(site, _)| *site)
-            .collect();
+        let sites: Vec<SiteId> =
+            self.following.sites().filter(|site| self.following.peer(*site) == Some(peer)).collect();
         for site in sites {
             self.unfollow(site);
+            self.choosing.mark(site);
         }
-        self.following.avoid.retain(|(avoided, _), _| *avoided != peer);
+        self.choosing.forget(peer);
     }
 
     pub(super) fn upstream_closed(&mut self, stream: StreamId, now: Now) {
         let Some(site) = self.following.by_stream.get(&stream).copied() else { return };
         if let Some(upstream) = self.following.remove(site) {
-            self.following.avoid.insert((upstream.peer, site), now + CLOSED_PAUSE);
+            self.choosing.avoid_closed(upstream.peer, site, now);
         }
         self.choose_upstreams(now);
     }
 
+    /// Takes a frame if it follows what came before (I3), and applies it in its turn.
     pub(super) fn received(&mut self, stream: StreamId, frame: Arc<Frame>, now: Now) {
         let Some(site) = self.following.by_stream.get(&stream).copied() else { return };
         let Some(upstream) = self.following.upstreams.get_mut(&site) else { return };
@@ -150,49 +187,48 @@ impl Core {
             // Not what was asked for: ask again, from what is held.
             tracing::warn!(peer = %upstream.peer, %site, "a frame does not follow the one before; the log is asked for again");
             self.unfollow(site);
+            self.choosing.mark(site);
             self.choose_upstreams(now);
             return;
         }
         if frame.version <= upstream.received {
+            self.tally.entry(upstream.peer).or_default().duplicates += 1;
             self.actions.push(Action::Credit { stream, bytes: frame.size() });
             return;
         }
         upstream.received = frame.version;
-        self.following.waiting.push_back(Waiting { stream, frame });
+        (upstream.lacking, upstream.expected) = (None, now);
+        if upstream.waiting.is_empty() {
+            self.following.turns.push_back(site);
+        }
+        upstream.waiting.push_back(Arc::clone(&frame));
+        let peer = upstream.peer;
+        self.choosing.delivered(site);
+        for retirement in Retirement::of(&frame) {
+            self.retired_by(retirement, peer);
+        }
+        self.choose_upstreams(now);
         self.apply_waiting();
     }
 
     /// Starts the next batch, unless one is under way.
     fn apply_waiting(&mut self) {
-        if self.following.applying.is_some() || self.following.waiting.is_empty() {
+        if self.following.applying.is_some() {
             return;
         }
-        let mut batch = Vec::new();
-        let mut frames = Vec::new();
-        let mut bytes = 0;
-        while let Some(waiting) = self.following.waiting.front() {
-            let size = waiting.frame.size();
-            if !frames.is_empty() && bytes + size > APPLY_SIZE {
-                break;
-            }
-            bytes += size;
-            batch.push((waiting.stream, size));
-            frames.push(Arc::clone(&waiting.frame));
-            self.following.waiting.pop_front();
+        let (frames, sizes) = self.following.batch(&self.held);
+        if !frames.is_empty() {
+            self.following.applying = Some(sizes);
+            self.actions.push(Action::Apply { frames });
         }
-        self.following.applying = Some(batch);
-        self.actions.push(Action::Apply { frames });
     }
 
     pub(super) fn applied(&mut self, ok: bool, now: Now) {
         let batch = self.following.applying.take().unwrap_or_default();
         if !ok {
             // Everything is asked for again after a pause, from what the disk really holds.
-            self.following.paused_until = now + REFUSED_PAUSE;
-            let sites: Vec<SiteId> = self.following.upstreams.keys().copied().collect();
-            for site in sites {
-                self.unfollow(site);
-            }
+            self.choosing.pause(now + REFUSED_PAUSE);
+            self.unfollow_all();
             return;
         }
         for (stream, bytes) in batch {
@@ -200,12 +236,13 @@ impl Core {
             self.actions.push(Action::Credit { stream, bytes });
             // Received but neither held nor waiting: the database found that it does not follow.
             let lost = self.following.upstreams.get(&site).is_some_and(|upstream| {
-                upstream.received > self.held.get(site)
-                    && !self.following.waiting.iter().any(|waiting| waiting.stream == stream)
+                upstream.received > self.held.get(site) && upstream.waiting.is_empty()
             });
             if lost {
                 self.unfollow(site);
             }
+            // What it had to give may be taken by now.
+            self.choosing.mark(site);
         }
         self.choose_upstreams(now);
         self.apply_waiting();

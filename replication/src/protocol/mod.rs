@@ -32,7 +32,11 @@
 //! starts is **not settled**, and must not accept writes, until its peers have said how much of its log they know
 //! (`settle.rs`). If they know more than it does, or nobody answers, it goes on under a new site id (I2).
 
+mod choose;
+mod event;
 mod follow;
+mod peers;
+mod retire;
 mod serve;
 mod settle;
 
@@ -40,8 +44,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     NodeId,
-    log::{Frame, SiteId, Version, VersionVector},
+    log::{Frame, Retirement, Retirements, SiteId, VersionVector},
 };
+
+pub use event::{Action, Event, Reading};
+pub use serve::Followers;
 
 /// How often heads are sent to each peer.
 pub const HEADS_PERIOD: Duration = Duration::from_millis(200);
@@ -61,170 +68,24 @@ pub type Now = Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
-/// Something that happened.
+/// What the protocol has to know of its node.
 #[derive(Debug, Clone)]
-pub enum Event {
-    /// A connection to a peer that holds data stands.
-    PeerUp {
-        /// The peer.
-        peer: NodeId,
-        /// Its round trip time: the nearer of two upstreams is chosen.
-        rtt: Duration,
-    },
-    /// The connection is gone.
-    PeerDown {
-        /// The peer.
-        peer: NodeId,
-    },
-    /// A peer said what it holds.
-    Heads {
-        /// The peer.
-        peer: NodeId,
-        /// The site that it writes.
-        site: SiteId,
-        /// What it holds.
-        vector: VersionVector,
-    },
-    /// A peer asks for a log.
-    FollowerOpened {
-        /// The stream to answer on.
-        stream: StreamId,
-        /// Who asks.
-        peer: NodeId,
-        /// Whose log.
-        site: SiteId,
-        /// What the peer has of it.
-        after: Version,
-    },
-    /// The stream to a follower is gone.
-    FollowerClosed {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// Bytes handed over by [`Action::Send`] have been taken by the transport.
-    Sent {
-        /// The stream.
-        stream: StreamId,
-        /// [`Frame::size`] of what was sent.
-        bytes: usize,
-    },
-    /// What [`Action::ReadLog`] asked for.
-    LogRead {
-        /// For which follower.
-        stream: StreamId,
-        /// Consecutive frames from its position on.
-        frames: Vec<Arc<Frame>>,
-    },
-    /// A read of the log failed: the follower is closed, and asks again.
-    LogUnreadable {
-        /// For which follower.
-        stream: StreamId,
-    },
-    /// The stream from an upstream ended or could not be opened.
-    UpstreamClosed {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// A frame came in.
-    Received {
-        /// On which stream.
-        stream: StreamId,
-        /// The frame.
-        frame: Arc<Frame>,
-    },
-    /// Something became durable here, by this node's jobs or by [`Action::Apply`].
-    Committed {
-        /// The frames; empty when the driver missed some, and only the vector is certain.
-        frames: Vec<Arc<Frame>>,
-        /// What is held now.
-        vector: Arc<VersionVector>,
-    },
-    /// The batch of [`Action::Apply`] is done with.
-    Applied {
-        /// `false` when the database refused: it is tried again later.
-        ok: bool,
-    },
-    /// The node writes under this site id now.
-    SiteRenewed {
-        /// The new site id.
-        site: SiteId,
-        /// What is held.
-        vector: Arc<VersionVector>,
-    },
-    /// Time went on; to be told a few times per [`HEADS_PERIOD`].
-    Tick,
+pub struct Config {
+    /// The node.
+    pub node: NodeId,
+    /// The region that it runs in.
+    pub region: Arc<str>,
+    /// With more nodes than this connected, itself among them, sites of other regions are followed through relays.
+    pub relay_above: usize,
 }
 
-/// Something to do.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Tell a peer our site and vector, by datagram.
-    SendHeads {
-        /// The peer.
-        peer: NodeId,
-    },
-    /// Open a stream and ask for a log.
-    Follow {
-        /// The name that the core gave the stream.
-        stream: StreamId,
-        /// Whom to ask.
-        peer: NodeId,
-        /// Whose log.
-        site: SiteId,
-        /// From the version after this one.
-        after: Version,
-    },
-    /// Stop reading an upstream's stream.
-    Unfollow {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// More may be read from an upstream's stream.
-    Credit {
-        /// The stream.
-        stream: StreamId,
-        /// Bytes ([`Frame::size`]) that have been applied.
-        bytes: usize,
-    },
-    /// Send frames to a follower, in order.
-    Send {
-        /// The stream.
-        stream: StreamId,
-        /// The frames.
-        frames: Vec<Arc<Frame>>,
-    },
-    /// Read a part of a log, about [`READ_SIZE`] bytes of it; answer with [`Event::LogRead`].
-    ReadLog {
-        /// For which follower.
-        stream: StreamId,
-        /// Whose log.
-        site: SiteId,
-        /// From the version after this one.
-        after: Version,
-    },
-    /// Close a follower's stream.
-    CloseFollower {
-        /// The stream.
-        stream: StreamId,
-    },
-    /// Merge these frames into the database; answer with [`Event::Applied`] after [`Event::Committed`].
-    Apply {
-        /// In this order.
-        frames: Vec<Arc<Frame>>,
-    },
-    /// Go on under a new site id; answer with [`Event::SiteRenewed`].
-    RenewSite,
-    /// From now on writes may be accepted.
-    Settled,
-}
-
-/// What a peer told of itself.
-#[derive(Debug, Clone)]
-struct Peer {
-    rtt: Duration,
-    /// `None` until it sent its heads.
-    site: Option<SiteId>,
-    heads: VersionVector,
+/// What happened with a peer since the last look, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Frames of it that had come in already.
+    pub duplicates: u64,
+    /// Commits that were not pushed to it because its window was full: it catches up by reading instead.
+    pub pushes_refused: u64,
 }
 
 /// The protocol's state on one node.
@@ -232,29 +93,37 @@ struct Peer {
 pub struct Core {
     site: SiteId,
     held: VersionVector,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: peers::Peers,
     serving: serve::Serving,
     following: follow::Following,
+    choosing: choose::Choosing,
     settling: settle::Settling,
+    retired: Retirements,
     last_heads: Now,
+    next_retiring: Now,
     next_stream: u64,
+    tally: BTreeMap<NodeId, Tally>,
     actions: Vec<Action>,
 }
 
 impl Core {
     /// A node that starts with what its disk holds. `alone` says that it was given nobody to ask.
     #[must_use]
-    pub fn new(site: SiteId, held: VersionVector, alone: bool) -> Self {
+    pub fn new(config: Config, site: SiteId, held: VersionVector, alone: bool) -> Self {
         let settling = settle::Settling::new(alone);
         let mut core = Self {
             site,
             held,
-            peers: BTreeMap::new(),
+            peers: peers::Peers::new(config),
             serving: serve::Serving::default(),
             following: follow::Following::default(),
+            choosing: choose::Choosing::default(),
             settling,
+            retired: Retirements::default(),
             last_heads: Now::ZERO,
+            next_retiring: Now::ZERO,
             next_stream: 0,
+            tally: BTreeMap::new(),
             actions: Vec::new(),
         };
         core.settle(Now::ZERO);
@@ -264,27 +133,17 @@ impl Core {
     /// Takes note of an event at time `now`; the answers are in [`Core::actions`].
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
-            Event::PeerUp { peer, rtt } => {
-                self.peers.entry(peer).or_insert(Peer { rtt, site: None, heads: VersionVector::new() }).rtt =
-                    rtt;
-                self.actions.push(Action::SendHeads { peer });
-            }
-            Event::PeerDown { peer } => {
-                self.peers.remove(&peer);
-                self.upstream_lost(peer);
-                self.choose_upstreams(now);
-            }
-            Event::Heads { peer, site, vector } => {
-                let Some(known) = self.peers.get_mut(&peer) else { return };
-                if known.site.replace(site) == Some(site) {
-                    // Large vectors come in parts, and datagrams overtake each other.
-                    known.heads.merge(&vector);
-                } else {
-                    known.heads = vector;
+            Event::PeerUp { peer, rtt, region } => self.peer_up(peer, rtt, region, now),
+            Event::PeerDown { peer } => self.peer_down(peer, now),
+            Event::Heads { peer, site, vector, reading } => {
+                if let Some(vector) = self.read_heads(vector, reading) {
+                    self.told(peer, site, &vector, reading, now);
                 }
-                self.settle(now);
-                self.choose_upstreams(now);
             }
+            Event::Retired { retirements } => {
+                retirements.into_iter().for_each(|retirement| self.learn(retirement));
+            }
+            Event::HoldFollowing { hold } => self.hold_following(hold, now),
             Event::FollowerOpened { stream, peer, site, after } => {
                 self.open_follower(stream, peer, site, after)
             }
@@ -299,19 +158,14 @@ impl Core {
             Event::Received { stream, frame } => self.received(stream, frame, now),
             Event::Committed { frames, vector } => self.committed(&frames, &vector),
             Event::Applied { ok } => self.applied(ok, now),
-            Event::SiteRenewed { site, vector } => {
-                self.site = site;
-                self.held = vector.as_ref().clone();
-                self.settled_anew();
-                self.send_heads(now);
-                self.choose_upstreams(now);
-            }
+            Event::SiteRenewed { site, vector } => self.renewed(site, &vector, now),
             Event::Tick => {
                 if now.saturating_sub(self.last_heads) >= HEADS_PERIOD {
                     self.send_heads(now);
                 }
                 self.settle(now);
-                self.choose_upstreams(now);
+                self.review_upstreams(now);
+                self.retire_former(now);
             }
         }
     }
@@ -330,25 +184,105 @@ impl Core {
     /// Versions that this node lacks of what `peer` holds.
     #[must_use]
     pub fn behind(&self, peer: NodeId) -> u64 {
-        let lacks = |(site, version): (SiteId, Version)| version.0.saturating_sub(self.held.get(site).0);
-        self.peers.get(&peer).map_or(0, |peer| peer.heads.iter().map(lacks).sum())
+        self.peers.behind(peer, &self.held)
+    }
+
+    /// For how long this node has lacked something that `peer` holds: since its heads showed it. Under load it starts
+    /// anew whenever everything is held that was shown at the start.
+    #[must_use]
+    pub fn lag(&self, peer: NodeId, now: Now) -> Duration {
+        self.peers.lag(peer, &self.held, now)
     }
 
     /// What `peer` said it holds.
     #[must_use]
     pub fn heads(&self, peer: NodeId) -> Option<&VersionVector> {
-        self.peers.get(&peer).map(|peer| &peer.heads)
+        self.peers.get(peer).map(|peer| &peer.heads)
     }
 
     /// The connected peer that writes `site`.
     #[must_use]
     pub fn writer_of(&self, site: SiteId) -> Option<NodeId> {
-        self.peers.iter().find(|(_, peer)| peer.site == Some(site)).map(|(id, _)| *id)
+        self.peers.writer(site)
     }
 
-    fn send_heads(&mut self, now: Now) {
-        self.last_heads = now;
-        self.actions.extend(self.peers.keys().map(|peer| Action::SendHeads { peer: *peer }));
+    /// How the streams on which peers follow stand, by peer.
+    #[must_use]
+    pub fn followers(&self) -> BTreeMap<NodeId, Followers> {
+        self.serving.by_peer()
+    }
+
+    /// What happened since the last look, by peer.
+    pub fn tally(&mut self) -> BTreeMap<NodeId, Tally> {
+        std::mem::take(&mut self.tally)
+    }
+
+    fn peer_up(&mut self, peer: NodeId, rtt: Duration, region: Arc<str>, now: Now) {
+        let relays = self.peers.relays();
+        self.peers.up(peer, rtt, region);
+        let whole = Arc::new(self.held.clone());
+        self.send_heads_to(peer, &whole, None);
+        self.members_changed(relays, now);
+    }
+
+    fn peer_down(&mut self, peer: NodeId, now: Now) {
+        let relays = self.peers.relays();
+        let wrote = self.peers.get(peer).and_then(|peer| peer.site);
+        self.peers.down(peer);
+        self.upstream_lost(peer);
+        wrote.into_iter().for_each(|site| self.choosing.mark(site));
+        self.members_changed(relays, now);
+    }
+
+    /// Who relays for whom rests on the members, if there are or were relays.
+    fn members_changed(&mut self, relays: bool, now: Now) {
+        if relays || self.peers.relays() {
+            self.mark_all();
+        }
+        self.choose_upstreams(now);
+    }
+
+    fn told(&mut self, peer: NodeId, site: SiteId, vector: &VersionVector, reading: Reading, now: Now) {
+        let known_before = self.peers.get(peer).and_then(|peer| peer.site);
+        let before = self.peers.writes(peer, site);
+        let relayed = self.peers.relays() && self.peers.is_neighbour(peer);
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        known.reads_compact = reading != Reading::Old;
+        if known_before != Some(site) {
+            // Another process: what the one before it held says nothing.
+            known.heads = VersionVector::new();
+            self.choosing.mark(site);
+            before.into_iter().for_each(|before| self.choosing.mark(before));
+            self.following
+                .sites()
+                .filter(|site| self.following.peer(*site) == Some(peer))
+                .for_each(|site| self.choosing.mark(site));
+        }
+        // Large vectors come in parts, and datagrams overtake each other.
+        for (site, version) in vector.iter() {
+            if known.heads.advance(site, version) && (relayed || version > self.held.get(site)) {
+                self.choosing.mark(site);
+            }
+            self.following.shown(site, version, now);
+        }
+        let knows_more = known.heads.get(self.site) > self.held.get(self.site);
+        self.peers.note_lag(peer, &self.held, now);
+        if knows_more {
+            self.lost_tail();
+        }
+        self.settle(now);
+        self.choose_upstreams(now);
+    }
+
+    fn renewed(&mut self, site: SiteId, vector: &VersionVector, now: Now) {
+        self.choosing.mark(std::mem::replace(&mut self.site, site));
+        self.choosing.mark(site);
+        self.held = vector.clone();
+        self.mark_all_shown();
+        self.settled_anew();
+        self.send_heads(now);
+        self.catch_up_followers();
+        self.choose_upstreams(now);
     }
 
     fn new_stream(&mut self) -> StreamId {
@@ -356,13 +290,20 @@ impl Core {
         StreamId(self.next_stream)
     }
 
-    fn committed(&mut self, frames: &[Arc<Frame>], vector: &Arc<VersionVector>) {
-        self.held.merge(vector);
-        self.following.held(&self.held);
+    /// News of what is durable. Frames say it all; without them only the vector is certain.
+    fn committed(&mut self, frames: &[Arc<Frame>], vector: &VersionVector) {
         for frame in frames {
+            self.held.advance(frame.site, frame.version);
+            self.following.held(frame.site, frame.version);
+            Retirement::of(frame).for_each(|retirement| self.learn(retirement));
             self.push(frame);
         }
-        // Whoever had no room, and everyone when the driver missed the frames.
-        self.catch_up_followers();
+        if frames.is_empty() {
+            for (site, version) in vector.iter() {
+                self.held.advance(site, version);
+                self.following.held(site, version);
+            }
+            self.catch_up_followers();
+        }
     }
 }

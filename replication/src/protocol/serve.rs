@@ -23,12 +23,26 @@ enum State {
 
 #[derive(Debug)]
 struct Follower {
+    peer: NodeId,
     site: SiteId,
     /// The version up to which frames were handed to the driver.
     at: Version,
     /// Bytes of them that the transport has not taken yet.
     unsent: usize,
     state: State,
+}
+
+/// The followers that are one peer's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Followers {
+    /// Streams that have everything; the next commit is pushed on them.
+    pub live: usize,
+    /// Streams that lack something, and wait until their window has room.
+    pub behind: usize,
+    /// Streams that lack something, for which a piece of the log is being read.
+    pub reading: usize,
+    /// Bytes that the transport has not taken yet.
+    pub unsent: usize,
 }
 
 /// All followers, by stream and by site.
@@ -44,26 +58,48 @@ impl Serving {
             && let Some(streams) = self.by_site.get_mut(&follower.site)
         {
             streams.remove(&stream);
+            if streams.is_empty() {
+                self.by_site.remove(&follower.site);
+            }
         }
+    }
+
+    /// How all of them stand, by peer.
+    pub fn by_peer(&self) -> BTreeMap<NodeId, Followers> {
+        let mut peers = BTreeMap::<_, Followers>::new();
+        for follower in self.followers.values() {
+            let sum = peers.entry(follower.peer).or_default();
+            sum.unsent += follower.unsent;
+            *match follower.state {
+                State::Live => &mut sum.live,
+                State::Behind => &mut sum.behind,
+                State::Reading => &mut sum.reading,
+            } += 1;
+        }
+        peers
     }
 }
 
 impl Core {
-    pub(super) fn open_follower(&mut self, stream: StreamId, _peer: NodeId, site: SiteId, after: Version) {
+    pub(super) fn open_follower(&mut self, stream: StreamId, peer: NodeId, site: SiteId, after: Version) {
         if site == self.site && after > self.held.get(site) {
             // The peer holds more of our own log than our disk does.
             self.lost_tail();
         }
-        let follower = Follower { site, at: after, unsent: 0, state: State::Live };
+        let follower = Follower { peer, site, at: after, unsent: 0, state: State::Live };
         self.serving.followers.insert(stream, follower);
         self.serving.by_site.entry(site).or_default().insert(stream);
         self.continue_follower(stream);
     }
 
     /// Hands a fresh commit to every follower that is live and has room; the others will read it.
+    ///
+    /// Afterwards a follower that lacks something is being read for, or has a window so full that the news of its
+    /// emptying goes on with it: nobody has to look for the followers that lack something.
     pub(super) fn push(&mut self, frame: &Arc<Frame>) {
         let Some(streams) = self.serving.by_site.get(&frame.site) else { return };
         let size = frame.size();
+        let mut refused = Vec::new();
         for stream in streams {
             let Some(follower) = self.serving.followers.get_mut(stream) else { continue };
             if follower.state != State::Live || frame.version <= follower.at {
@@ -76,8 +112,12 @@ impl Core {
                 follower.unsent += size;
                 self.actions.push(Action::Send { stream: *stream, frames: vec![Arc::clone(frame)] });
             } else {
-                follower.state = State::Behind;
+                self.tally.entry(follower.peer).or_default().pushes_refused += 1;
+                refused.push(*stream);
             }
+        }
+        for stream in refused {
+            self.continue_follower(stream);
         }
     }
 
@@ -101,18 +141,10 @@ impl Core {
         self.continue_follower(stream);
     }
 
-    /// Starts a read for every follower that lacks something and has room.
+    /// After news that may have been missed: looks at every follower.
     pub(super) fn catch_up_followers(&mut self) {
-        let waiting: Vec<StreamId> = self
-            .serving
-            .followers
-            .iter()
-            .filter(|(_, follower)| {
-                follower.state != State::Reading && follower.at < self.held.get(follower.site)
-            })
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in waiting {
+        let streams: Vec<StreamId> = self.serving.followers.keys().copied().collect();
+        for stream in streams {
             self.continue_follower(stream);
         }
     }

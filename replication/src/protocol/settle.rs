@@ -44,19 +44,20 @@ impl Settling {
 }
 
 impl Core {
-    /// Looks at what the peers said and at the time.
+    /// Looks at whether the peers have had their say, and at the time. That one of them knows more of the own log is seen
+    /// when it says so.
     pub(super) fn settle(&mut self, now: Now) {
+        if self.settling.is_over() {
+            self.announce_settled();
+            return;
+        }
         let own = self.held.get(self.site);
         let answers: Vec<Version> = self
             .peers
-            .values()
-            .filter(|peer| peer.site.is_some())
-            .map(|peer| peer.heads.get(self.site))
+            .iter()
+            .filter(|(_, peer)| peer.site.is_some())
+            .map(|(_, peer)| peer.heads.get(self.site))
             .collect();
-        if self.settling.phase != Phase::Renewing && answers.iter().any(|known| *known > own) {
-            self.lost_tail();
-            return;
-        }
         match self.settling.phase {
             Phase::Asking { since } => {
                 let since = since.unwrap_or(now);

@@ -1,16 +1,24 @@
 //! The driver of the protocol: a [`Store`] that takes part in a [`Mesh`].
 //!
-//! One task owns the protocol's [`Core`](crate::protocol::Core) and is told everything in turn: what the mesh reports, what the store
-//! commits, what the tasks around the streams read and write. It never waits for any of them. Its answers go to
+//! One task owns the protocol's [`Core`](crate::protocol::Core) and is told everything in turn: what the mesh reports,
+//! what the store commits, what the tasks around the streams read and write. Its answers go to
 //!
 //! - a writing task for each follower (`streams.rs`), whose queue the core bounds by its window,
 //! - a reading task for each upstream, which takes no more than the credit that the core gives,
 //! - short tasks for reads of the log and for applying a batch,
 //! - datagrams: heads, and acknowledgements to the writer of a log (`acks.rs`).
 //!
+//! **No peer holds up another.** The core's task waits for nothing but news: datagrams are handed to QUIC or dropped,
+//! frames go into a queue that takes them at once, everything else is a task of its own. What waits for a slow or
+//! stalled peer is the task that writes its stream, with a window's worth of frames; what waits for a slow disk are the
+//! tasks that read, once their credit is used up. All of them report through one bounded channel. It is full only while
+//! the core's task has not had its turn, never because of a peer, and the core's task itself never sends to it: so no
+//! circle of tasks can wait for each other.
+//!
 //! Datagrams and streams of kinds that are not replication's are handed on to the application.
 
 mod acks;
+mod figures;
 mod streams;
 mod task;
 mod wire;
@@ -25,6 +33,7 @@ use crate::{
     NodeId,
     log::VersionVector,
     mesh::{Mesh, MeshEvent},
+    protocol::Followers,
     store::Store,
 };
 
@@ -34,6 +43,24 @@ pub const APPLICATION_KINDS: u8 = 32;
 const APPLICATION_QUEUE: usize = 1024;
 /// Reports of the tasks that wait for the core's task; the reporting task waits beyond.
 const REPORTS: usize = 1024;
+
+/// Nodes above which sites of other regions are followed through relays, unless it is set.
+pub const RELAY_ABOVE: usize = 100;
+
+/// How a store takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// No seed was configured: there is nobody whose word to wait for.
+    pub alone: bool,
+    /// With more nodes than this, a log crosses to another region once, to a relay there (see [`crate::protocol`]).
+    pub relay_above: usize,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self { alone: false, relay_above: RELAY_ABOVE }
+    }
+}
 
 /// How replication stands.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +78,10 @@ pub struct PeerStatus {
     pub heads: VersionVector,
     /// Versions that this node lacks of it.
     pub behind: u64,
+    /// For how long this node has lacked some of it (see [`Core::lag`](crate::protocol::Core::lag)).
+    pub lag: Duration,
+    /// The streams on which it follows from here: whether they are live, and what waits to be sent on them.
+    pub followers: Followers,
 }
 
 /// A datagram of the application's.
@@ -74,25 +105,24 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Joins `store` to the mesh. `alone` says that no seed was configured: there is nobody whose word to wait for.
-    /// The receiver gives the application's datagrams.
+    /// Joins `store` to the mesh. The receiver gives the application's datagrams.
     #[must_use]
     pub fn start(
         store: Store,
         mesh: Mesh,
         events: mpsc::Receiver<MeshEvent>,
-        alone: bool,
+        config: ReplicaConfig,
     ) -> (Self, mpsc::Receiver<Message>) {
-        let (status, watching) = watch::channel(Status { settled: alone, ..Status::default() });
+        let (status, watching) = watch::channel(Status { settled: config.alone, ..Status::default() });
         let (messages, receiver) = mpsc::channel(APPLICATION_QUEUE);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let commits = store.commits();
-        if !alone {
+        if !config.alone {
             store.hold_writes();
         }
         let task =
-            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, alone);
+            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, config);
         tasks.spawn({
             let stop = stop.clone();
             async move {

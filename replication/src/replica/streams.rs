@@ -12,7 +12,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 
-use super::{Frames, Report, Reports, wire};
+use super::{Frames, Report, Reports, figures, wire};
 use crate::{
     NodeId, log,
     mesh::Mesh,
@@ -39,14 +39,17 @@ pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, report
     }
 }
 
-/// Writes what the core hands over, in answer to `request`. The queue has no bound of its own: the core counts what is unsent.
+/// Writes what the core hands over, in answer to `request`. The queue has no bound of its own: the core counts what is
+/// unsent, and hands over no more than a window. A peer that reads nothing keeps this task in its write, and no other.
 pub async fn write(
     stream: StreamId,
+    peer: NodeId,
     request: wire::FollowRequest,
     mut send: SendStream,
     mut queue: mpsc::UnboundedReceiver<Frames>,
     reports: Reports,
 ) {
+    let sent_bytes = figures::sent_bytes(peer);
     // Whoever does not read it has been refused (`wire::format_for`).
     let mut buffer = vec![wire::FRAMES];
     let mut writer = log::stream::Writer::new(request.after);
@@ -70,7 +73,7 @@ pub async fn write(
                 tracing::debug!(%error, "a follower's stream broke off");
                 break 'stream;
             }
-            metrics::counter!("mychat_replication_sent_bytes_total").increment(buffer.len() as u64);
+            sent_bytes.increment(buffer.len() as u64);
             buffer.clear();
             if reports.send(Report::Event(Event::Sent { stream, bytes })).await.is_err() {
                 return;
@@ -123,12 +126,19 @@ async fn read_until_it_ends(
     let mut recv = BufReader::with_capacity(READ_SIZE, recv);
     wire::read_format(&mut recv).await?;
     let mut reader = log::stream::Reader::new(request.group, request.site, request.after);
+    let (received_bytes, credit_waits) = (figures::received_bytes(peer), figures::credit_waits(peer));
     loop {
-        let frame = Arc::new(wire::read_frame(&mut recv, &mut reader).await?);
-        let taken = credit
-            .acquire_many(credit_for(frame.size()))
-            .await
-            .map_err(|_| ended("the follow was given up".into()))?;
+        let (frame, bytes) = wire::read_frame(&mut recv, &mut reader).await?;
+        received_bytes.increment(bytes as u64);
+        let frame = Arc::new(frame);
+        let wanted = credit_for(frame.size());
+        let taken = match credit.try_acquire_many(wanted) {
+            Ok(taken) => taken,
+            Err(_) => {
+                credit_waits.increment(1);
+                credit.acquire_many(wanted).await.map_err(|_| ended("the follow was given up".into()))?
+            }
+        };
         // Given back by the core when the frame is applied.
         taken.forget();
         if reports.send(Report::Event(Event::Received { stream, frame })).await.is_err() {

@@ -10,14 +10,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, Report, Reports, Status, acks::Acks, streams,
-    wire,
+    APPLICATION_KINDS, Frames, Message, PeerStatus, REPORTS, ReplicaConfig, Report, Reports, Status,
+    acks::Acks, figures, streams, wire,
 };
 use crate::{
     NodeId, Role,
     log::GroupId,
     mesh::{Mesh, MeshEvent},
-    protocol::{Action, Core, Event, READ_SIZE, RECEIVE_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, Reading, StreamId},
     store::{Commit, Store, StoreError},
 };
 
@@ -58,11 +58,13 @@ impl CoreTask {
         stop: CancellationToken,
         status: watch::Sender<Status>,
         messages: mpsc::Sender<Message>,
-        alone: bool,
+        config: ReplicaConfig,
     ) -> Self {
         let (reports, reported) = mpsc::channel(REPORTS);
+        let place =
+            Config { node: mesh.node(), region: mesh.region().into(), relay_above: config.relay_above };
         Self {
-            core: Core::new(store.site(), store.vector().as_ref().clone(), alone),
+            core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.alone),
             store,
             mesh,
             tasks,
@@ -89,6 +91,7 @@ impl CoreTask {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.act();
+        self.read_retirements();
         loop {
             let acks_at = self.acks.when(Instant::now());
             tokio::select! {
@@ -175,7 +178,7 @@ impl CoreTask {
                 let stream = StreamId(self.next_follower);
                 let (queue, queued) = mpsc::unbounded_channel();
                 self.followers.insert(stream, queue);
-                self.spawn(streams::write(stream, request, send, queued, self.reports.clone()));
+                self.spawn(streams::write(stream, peer, request, send, queued, self.reports.clone()));
                 self.tell(Event::FollowerOpened { stream, peer, site: request.site, after: request.after });
             }
         }
@@ -185,26 +188,25 @@ impl CoreTask {
         match event {
             MeshEvent::PeerUp(peer) if peer.role == Role::Node => {
                 self.connected.push(peer.node);
-                self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt });
+                self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt, region: peer.region.into() });
             }
             MeshEvent::PeerUp(_) => {}
             MeshEvent::PeerDown(peer) => {
                 self.connected.retain(|connected| *connected != peer);
+                figures::gone(peer);
                 self.tell(Event::PeerDown { peer });
             }
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
                 self.spawn(streams::accept(peer.node, send, recv, self.reports.clone()));
             }
-            MeshEvent::Datagram { peer, kind: wire::KIND, payload } => {
-                match wire::decode::<wire::Heads>(&payload) {
-                    Ok(heads) if heads.group == GroupId::GLOBAL => {
-                        self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector });
-                        self.publish_heads(peer);
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
+            MeshEvent::Datagram { peer, kind: wire::KIND, payload } => match wire::decode_heads(&payload) {
+                Ok((heads, reading)) if heads.group == GroupId::GLOBAL => {
+                    self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector, reading });
+                    self.publish_heads(peer);
                 }
-            }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
+            },
             MeshEvent::Datagram { peer, kind, payload } if kind >= APPLICATION_KINDS => {
                 if self.messages.try_send(Message { from: peer, kind, payload }).is_err() {
                     metrics::counter!("mychat_replication_dropped_messages_total").increment(1);
@@ -231,7 +233,14 @@ impl CoreTask {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::SendHeads { peer } => self.send_heads(peer),
+            Action::SendHeads { peer, site, vector, reading } => {
+                for datagram in wire::heads(site, &vector, reading) {
+                    if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
+                        // The next heartbeat comes soon.
+                        tracing::trace!(%peer, %error, "heads could not be sent");
+                    }
+                }
+            }
             Action::Follow { stream, peer, site, after } => {
                 let credit = Arc::new(Semaphore::new(RECEIVE_WINDOW));
                 let request =
@@ -282,6 +291,8 @@ impl CoreTask {
                 self.followers.remove(&stream);
             }
             Action::Apply { frames } => {
+                let bytes: usize = frames.iter().map(|frame| frame.size()).sum();
+                metrics::histogram!("mychat_replication_apply_bytes").record(bytes as f64);
                 let (store, reports) = (self.store.clone(), self.reports.clone());
                 self.spawn(async move {
                     let outcome = store.apply(frames).await;
@@ -289,6 +300,14 @@ impl CoreTask {
                         tracing::warn!(%error, "a batch from the peers can't be applied; it is asked for again");
                     }
                     let _ = reports.send(Report::Event(Event::Applied { ok: outcome.is_ok() })).await;
+                });
+            }
+            Action::Retire { site } => {
+                let store = self.store.clone();
+                self.spawn(async move {
+                    if let Err(error) = store.retire(site).await {
+                        tracing::debug!(%site, %error, "a former site can't be retired now; it is tried again");
+                    }
                 });
             }
             Action::RenewSite => {
@@ -313,13 +332,18 @@ impl CoreTask {
             .abort_handle()
     }
 
-    fn send_heads(&self, peer: NodeId) {
-        for datagram in wire::heads(self.store.site(), &self.store.vector()) {
-            if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
-                // The next heartbeat comes soon.
-                tracing::trace!(%peer, %error, "heads could not be sent");
+    /// Tells the core which sites are retired.
+    fn read_retirements(&self) {
+        let (store, reports) = (self.store.clone(), self.reports.clone());
+        self.spawn(async move {
+            match store.retirements().await {
+                Ok(retirements) => {
+                    let _ = reports.send(Report::Event(Event::Retired { retirements })).await;
+                }
+                // Vectors name more sites than they need to.
+                Err(error) => tracing::warn!(%error, "the retired sites can't be read"),
             }
-        }
+        });
     }
 
     /// Tells the writers of logs how much of them is durable here, unless they have just been told.
@@ -328,7 +352,7 @@ impl CoreTask {
         for site in self.acks.take(Instant::now()) {
             let Some(writer) = self.core.writer_of(site) else { continue };
             let part = std::iter::once((site, held.get(site))).collect();
-            for datagram in wire::heads(self.store.site(), &part) {
+            for datagram in wire::heads(self.store.site(), &part, Reading::Whole) {
                 // Where it can't be sent, or is lost, the heads follow soon.
                 let _ = self.mesh.datagram(writer, wire::KIND, datagram.into());
             }
@@ -359,14 +383,17 @@ impl CoreTask {
             };
             let moved = known.heads != *heads;
             if moved {
-                *known = PeerStatus { heads: heads.clone(), behind: self.core.behind(peer) };
+                known.heads.clone_from(heads);
+                known.behind = self.core.behind(peer);
             }
             moved
         });
     }
 
     /// Tells the watchers how replication stands.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let now = self.started.elapsed();
+        let mut followers = self.core.followers();
         let status = Status {
             settled: self.core.is_settled(),
             peers: self
@@ -374,14 +401,17 @@ impl CoreTask {
                 .iter()
                 .map(|peer| {
                     let heads = self.core.heads(*peer).cloned().unwrap_or_default();
-                    (*peer, PeerStatus { heads, behind: self.core.behind(*peer) })
+                    let (behind, lag) = (self.core.behind(*peer), self.core.lag(*peer, now));
+                    let followers = followers.remove(peer).unwrap_or_default();
+                    (*peer, PeerStatus { heads, behind, lag, followers })
                 })
                 .collect(),
         };
         for (peer, peer_status) in &status.peers {
-            metrics::gauge!("mychat_replication_behind_versions", "peer" => peer.to_string())
-                .set(peer_status.behind as f64);
+            figures::peer(*peer, peer_status);
         }
+        figures::tally(self.core.tally());
+        figures::reports(self.reported.len());
         self.status.send_replace(status);
     }
 }

@@ -8,7 +8,10 @@ use quinn::SendStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::log::{Frame, GroupId, SiteId, Version, VersionVector, codec, stream};
+use crate::{
+    log::{Frame, GroupId, SiteId, Version, VersionVector, codec, stream},
+    protocol::Reading,
+};
 
 /// The kind of the streams and datagrams of this protocol.
 pub const KIND: u8 = 16;
@@ -52,6 +55,13 @@ pub struct Heads {
     pub vector: VersionVector,
 }
 
+/// What follows the heads in their datagram. Releases that know nothing of it do not look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Compact {
+    /// The site of the reader for whom retired ones are left out; `None` where nothing is.
+    reader: Option<SiteId>,
+}
+
 /// The request for a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowRequest {
@@ -66,17 +76,46 @@ pub struct FollowRequest {
 }
 
 /// The heads of a node as datagrams; nearly always one.
-pub fn heads(site: SiteId, vector: &VersionVector) -> Vec<Vec<u8>> {
+pub fn heads(site: SiteId, vector: &VersionVector, reading: Reading) -> Vec<Vec<u8>> {
     let entries: Vec<_> = vector.iter().collect();
     let mut parts: Vec<VersionVector> =
         entries.chunks(SITES_PER_DATAGRAM).map(|part| part.iter().copied().collect()).collect();
     if parts.is_empty() {
         parts.push(VersionVector::new());
     }
+    let compact = match reading {
+        Reading::Old => None,
+        Reading::Whole => Some(Compact { reader: None }),
+        Reading::Compact { reader } => Some(Compact { reader: Some(reader) }),
+    };
     parts
         .into_iter()
-        .filter_map(|vector| encode(&Heads { group: GroupId::GLOBAL, site, vector }).ok())
+        .filter_map(|vector| {
+            let message = encode(&Heads { group: GroupId::GLOBAL, site, vector }).ok()?;
+            match compact {
+                Some(compact) => postcard::to_extend(&compact, message).ok(),
+                None => Some(message),
+            }
+        })
         .collect()
+}
+
+/// Decodes a datagram of heads.
+pub fn decode_heads(bytes: &[u8]) -> Result<(Heads, Reading), Error> {
+    let rest = match bytes.split_first() {
+        Some((&FORMAT, rest)) => rest,
+        Some((format, _)) => return Err(Error::Format(*format)),
+        None => return Err(Error::Ended("empty".into())),
+    };
+    let (heads, rest) = postcard::take_from_bytes(rest)?;
+    if rest.is_empty() {
+        return Ok((heads, Reading::Old));
+    }
+    let reading = match postcard::from_bytes::<Compact>(rest)?.reader {
+        Some(reader) => Reading::Compact { reader },
+        None => Reading::Whole,
+    };
+    Ok((heads, reading))
 }
 
 fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
@@ -130,12 +169,13 @@ pub async fn read_format(recv: &mut (impl AsyncRead + Unpin)) -> Result<(), Erro
     }
 }
 
-/// Reads the next frame of a stream.
+/// Reads the next frame of a stream, and says how many bytes it took.
 pub async fn read_frame(
     recv: &mut (impl AsyncRead + Unpin),
     reader: &mut stream::Reader,
-) -> Result<Frame, Error> {
-    Ok(reader.read(&read_message(recv, codec::MAX_FRAME).await?)?)
+) -> Result<(Frame, usize), Error> {
+    let message = read_message(recv, codec::MAX_FRAME).await?;
+    Ok((reader.read(&message)?, 4 + message.len()))
 }
 
 async fn read_message(recv: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Vec<u8>, Error> {
@@ -157,13 +197,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heads_survive_in_parts_that_fit_a_datagram(sites in prop::collection::vec((any::<[u8; 16]>(), 1u64..), 0..120)) {
+        fn heads_survive_in_parts_that_fit_a_datagram(
+            sites in prop::collection::vec((any::<[u8; 16]>(), 1u64..), 0..120),
+            reading in prop_oneof![
+                Just(Reading::Old),
+                Just(Reading::Whole),
+                any::<[u8; 16]>().prop_map(|reader| Reading::Compact { reader: SiteId(reader) }),
+            ],
+        ) {
             let vector: VersionVector = sites.into_iter().map(|(site, version)| (SiteId(site), Version(version))).collect();
             let mut joined = VersionVector::new();
-            for datagram in heads(SiteId([7; 16]), &vector) {
+            for datagram in heads(SiteId([7; 16]), &vector, reading) {
                 prop_assert!(datagram.len() <= 1150, "{} bytes", datagram.len());
-                let heads: Heads = decode(&datagram).expect("it decodes");
-                prop_assert_eq!(heads.site, SiteId([7; 16]));
+                let (heads, read) = decode_heads(&datagram).expect("it decodes");
+                prop_assert_eq!((heads.site, read), (SiteId([7; 16]), reading));
+                // A release that knows of no other reading takes the vector for whole.
+                prop_assert_eq!(&decode::<Heads>(&datagram).expect("it decodes"), &heads);
                 joined.merge(&heads.vector);
             }
             prop_assert_eq!(joined, vector);
@@ -171,7 +220,7 @@ mod tests {
 
         #[test]
         fn noise_is_never_a_panic(noise in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = decode::<Heads>(&noise);
+            let _ = decode_heads(&noise);
             let _ = decode::<FollowRequest>(&noise);
         }
     }

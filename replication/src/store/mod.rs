@@ -23,6 +23,7 @@ mod later;
 mod log_reader;
 mod merge;
 mod queue;
+mod retired;
 mod schema;
 mod site;
 mod tables;
@@ -50,7 +51,7 @@ pub use schema::{Migration, Schema};
 
 use crate::{
     NodeId,
-    log::{Frame, SiteId, Value, Version, VersionVector},
+    log::{Frame, Retirement, SiteId, Value, Version, VersionVector},
 };
 
 /// Rows that one version holds at the most.
@@ -356,6 +357,23 @@ impl Store {
             return Err(StoreError::Closed);
         }
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Retires a site that this node wrote before, up to all that is held of it (see [`crate::log::retirement`]).
+    ///
+    /// # Errors
+    /// As for [`Store::write`].
+    pub async fn retire(&self, site: SiteId) -> Result<(), StoreError> {
+        let node = self.node();
+        self.write(move |batch| retired::write(batch, node, site)).await.map(|_| ())
+    }
+
+    /// The retirements that the database holds.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn retirements(&self) -> Result<Vec<Retirement>, StoreError> {
+        self.read(|db| Ok::<_, StoreError>(retired::read(db)?)).await
     }
 
     /// Runs `f` on a read-only connection, in one snapshot, on a thread that may block.

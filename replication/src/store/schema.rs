@@ -58,6 +58,7 @@ const OWN: &[Migration] = &[
             PRIMARY KEY (name, key)
         ) STRICT, WITHOUT ROWID;",
     },
+    Migration { domain: "replication-retired", number: 1, sql: super::retired::MIGRATION },
 ];
 
 impl Schema {

@@ -19,7 +19,7 @@ use super::{
     later::Later,
     merge::{self, Merging},
     queue::{Finish, Job, Queue, Queued, Remote, Work},
-    site,
+    retired, site,
     tables::Tables,
 };
 use crate::{
@@ -349,7 +349,7 @@ impl Writer {
                 outcome.duplicates += 1;
                 continue;
             }
-            if frame.after > held {
+            if frame.after > held || !retired::may_follow(frame, &vector) {
                 outcome.gaps += 1;
                 continue;
             }
@@ -438,7 +438,22 @@ impl Writer {
         metrics::counter!("mychat_store_site_renewals_total").increment(1);
         self.site.send_replace(new);
         self.vector.send_replace(Arc::new(self.held.clone()));
+        self.retire(old);
         Ok(new)
+    }
+
+    /// Begins a new log by retiring the one before it: see [`crate::log::retirement`].
+    fn retire(&mut self, old: SiteId) {
+        let node = self.node;
+        let job: Job = Box::new(move |batch| {
+            let written = retired::write(batch, node, old);
+            Box::new(move |outcome| {
+                if let Err(error) = written.and(outcome.map(|_| ())) {
+                    tracing::error!(%old, %error, "the old site can't be retired: vectors go on naming it");
+                }
+            })
+        });
+        self.run_jobs(VecDeque::from([Queued { job, since: Instant::now() }]));
     }
 }
 

@@ -27,6 +27,8 @@ impl World {
     pub fn poll(&mut self) {
         let healed = self.healed.unwrap_or_default();
         if self.now > healed + LEVEL_WITHIN {
+            let told: Vec<usize> = self.nodes.iter().map(|node| node.told).collect();
+            self.say(|_| format!("heads have {told:?} entries"));
             self.objection("liveness: the nodes are not level long after everything was healed");
         }
         let first = self.nodes[0].disk.vector();
@@ -34,7 +36,9 @@ impl World {
             let idle = |process: &crate::world::Process| process.settled && process.operations.is_empty();
             node.process.as_ref().is_some_and(idle) && node.disk.vector() == first
         });
-        if level && self.epilogue {
+        // Every former site is retired by and by, so that heads name the sites that are written and no others.
+        let bounded = self.nodes.iter().all(|node| node.told <= self.nodes.len());
+        if level && self.epilogue && (bounded || self.conditions.restored.is_none()) {
             self.conclude();
             return;
         }
@@ -69,6 +73,8 @@ impl World {
         if contents.iter().any(|content| *content != contents[0]) {
             self.objection("I4: equal vectors, but the disks differ");
         }
+        self.count_by("site held at the end", self.nodes[0].disk.vector().len() as u64);
+        self.count_by("node", self.nodes.len() as u64);
         self.done = true;
     }
 

@@ -1,43 +1,49 @@
-//! Single rules of the core, each in its smallest setting.
+//! Single rules of the core, each in its smallest setting: settling, serving, receiving. Whom to ask: `upstreams.rs`.
 
 use std::{sync::Arc, time::Duration};
 
 use mychat_replication::{
     NodeId,
     log::{Frame, SiteId, Version, VersionVector},
-    protocol::{Action, Core, Event, SEND_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, Reading, SEND_WINDOW, StreamId},
 };
 
 use crate::disk::{change, frame};
 
-const HERE: SiteId = SiteId([1; 16]);
-const WRITER: SiteId = SiteId([2; 16]);
-const RELAY: SiteId = SiteId([3; 16]);
+pub const HERE: SiteId = SiteId([1; 16]);
+pub const WRITER: SiteId = SiteId([2; 16]);
+pub const RELAY: SiteId = SiteId([3; 16]);
 
-const fn peer(number: u8) -> NodeId {
+pub const fn peer(number: u8) -> NodeId {
     NodeId([number; 16])
 }
 
-const fn at(millis: u64) -> Duration {
+pub const fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn vector(entries: &[(SiteId, u64)]) -> VersionVector {
+pub fn vector(entries: &[(SiteId, u64)]) -> VersionVector {
     entries.iter().map(|(site, version)| (*site, Version(*version))).collect()
 }
 
-fn some_frame(site: SiteId, version: u64, size: usize) -> Arc<Frame> {
+pub fn some_frame(site: SiteId, version: u64, size: usize) -> Arc<Frame> {
     Arc::new(frame(site, version - 1, version, vec![change(version as u32, version, size)]))
 }
 
 /// Tells the core and returns its answers.
-fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
+pub fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
     core.handle(event, now);
     core.actions()
 }
 
+/// A core of node 1 that has no relays.
+pub fn core(held: &[(SiteId, u64)], alone: bool) -> Core {
+    let config = Config { node: peer(1), region: "fra".into(), relay_above: 100 };
+    Core::new(config, HERE, vector(held), alone)
+}
+
 /// A peer connects and says what it holds.
-fn meet(
+pub fn meet(
     core: &mut Core,
     number: u8,
     site: SiteId,
@@ -45,16 +51,24 @@ fn meet(
     rtt: u64,
     now: Duration,
 ) -> Vec<Action> {
-    let mut actions = tell(core, Event::PeerUp { peer: peer(number), rtt: at(rtt) }, now);
+    let mut actions =
+        tell(core, Event::PeerUp { peer: peer(number), rtt: at(rtt), region: "fra".into() }, now);
     actions.extend(heads(core, number, site, holds, now));
     actions
 }
 
-fn heads(core: &mut Core, number: u8, site: SiteId, holds: &[(SiteId, u64)], now: Duration) -> Vec<Action> {
-    tell(core, Event::Heads { peer: peer(number), site, vector: vector(holds) }, now)
+pub fn heads(
+    core: &mut Core,
+    number: u8,
+    site: SiteId,
+    holds: &[(SiteId, u64)],
+    now: Duration,
+) -> Vec<Action> {
+    let heads = Event::Heads { peer: peer(number), site, vector: vector(holds), reading: Reading::Whole };
+    tell(core, heads, now)
 }
 
-fn follows(actions: &[Action]) -> Vec<(StreamId, NodeId, SiteId, u64)> {
+pub fn follows(actions: &[Action]) -> Vec<(StreamId, NodeId, SiteId, u64)> {
     let follow = |action: &Action| match action {
         Action::Follow { stream, peer, site, after } => Some((*stream, *peer, *site, after.0)),
         _ => None,
@@ -67,7 +81,7 @@ fn renewals(actions: &[Action]) -> usize {
 }
 
 /// Receives versions 1 to `upto` of the writer on the stream, and applies them.
-fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
+pub fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
     for version in 1..=upto {
         let frame = some_frame(WRITER, version, 10);
         let actions = tell(core, Event::Received { stream, frame: Arc::clone(&frame) }, now);
@@ -79,75 +93,14 @@ fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
 }
 
 /// A core that follows the writer itself, and knows a relay that holds a part of its log.
-fn following_the_writer() -> (Core, StreamId) {
-    let mut core = Core::new(HERE, VersionVector::new(), false);
+pub fn following_the_writer() -> (Core, StreamId) {
+    let mut core = core(&[], false);
     let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
     let (stream, from, _, after) = follows(&actions)[0];
     assert_eq!((from, after), (peer(2), 0));
     let actions = meet(&mut core, 3, RELAY, &[(WRITER, 8)], 5, at(0));
     assert!(follows(&actions).iter().all(|(_, _, site, _)| *site == RELAY), "the writer is followed already");
     (core, stream)
-}
-
-#[test]
-fn when_an_upstream_dies_the_next_is_asked_from_the_same_integer() {
-    let (mut core, stream) = following_the_writer();
-    take(&mut core, stream, 3, at(10));
-    let actions = tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20));
-    let follows = follows(&actions);
-    assert_eq!(follows.len(), 1);
-    assert_eq!((follows[0].1, follows[0].2, follows[0].3), (peer(3), WRITER, 3));
-}
-
-#[test]
-fn the_nearer_of_two_relays_is_asked() {
-    for (third, fourth, nearer) in [(50, 5, 4), (5, 50, 3)] {
-        let mut core = Core::new(HERE, VersionVector::new(), false);
-        meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
-        meet(&mut core, 3, RELAY, &[(WRITER, 9)], third, at(0));
-        meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], fourth, at(0));
-        let follows = follows(&tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20)));
-        assert_eq!(follows.len(), 1);
-        assert_eq!((follows[0].1, follows[0].2), (peer(nearer), WRITER));
-    }
-}
-
-#[test]
-fn a_relay_without_more_to_give_is_left_for_one_with_more() {
-    let mut core = Core::new(HERE, VersionVector::new(), false);
-    let actions = meet(&mut core, 3, RELAY, &[(WRITER, 2)], 5, at(0));
-    let (stream, ..) =
-        follows(&actions).into_iter().find(|(_, _, site, _)| *site == WRITER).expect("it is asked");
-    take(&mut core, stream, 2, at(10));
-    let actions = meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], 70, at(20));
-    assert!(
-        actions.iter().any(|action| matches!(action, Action::Unfollow { stream: left } if *left == stream))
-    );
-    assert!(
-        follows(&actions).iter().any(|(_, from, site, after)| (*from, *site, *after) == (peer(4), WRITER, 2))
-    );
-}
-
-#[test]
-fn when_the_writer_is_back_it_is_followed_again() {
-    let (mut core, stream) = following_the_writer();
-    take(&mut core, stream, 3, at(10));
-    let actions = tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20));
-    let (relayed, ..) = follows(&actions)[0];
-    let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(900));
-    assert!(actions.iter().any(|action| matches!(action, Action::Unfollow { stream } if *stream == relayed)));
-    assert!(
-        follows(&actions).iter().any(|(_, from, site, after)| (*from, *site, *after) == (peer(2), WRITER, 3))
-    );
-}
-
-#[test]
-fn a_stream_that_was_closed_is_not_asked_for_again_at_once() {
-    let (mut core, stream) = following_the_writer();
-    let actions = tell(&mut core, Event::UpstreamClosed { stream }, at(20));
-    assert_eq!(follows(&actions)[0].1, peer(3), "the relay stands in");
-    let actions = tell(&mut core, Event::Tick, at(600));
-    assert_eq!(follows(&actions)[0].1, peer(2), "the writer is tried again");
 }
 
 #[test]
@@ -214,7 +167,7 @@ impl Sent {
 #[test]
 fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice() {
     const COMMITS: u64 = 60;
-    let mut core = Core::new(HERE, VersionVector::new(), true);
+    let mut core = core(&[], true);
     let (fast, slow) = (StreamId(1), StreamId(2));
     for stream in [fast, slow] {
         let follower = peer(stream.0 as u8 + 1);
@@ -253,7 +206,7 @@ fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice(
 
 /// A restarted core whose disk holds ten versions of its own log.
 fn restarted() -> Core {
-    Core::new(HERE, vector(&[(HERE, 10)]), false)
+    core(&[(HERE, 10)], false)
 }
 
 #[test]
@@ -273,7 +226,8 @@ fn a_peer_that_knows_more_of_the_own_log_makes_it_renew_its_site_once() {
     let renewed = Event::SiteRenewed { site, vector: Arc::new(vector(&[(HERE, 10)])) };
     let mut actions = tell(&mut core, renewed, at(6_010));
     assert!(core.is_settled());
-    let told = |to| actions.iter().any(|action| matches!(action, Action::SendHeads { peer } if *peer == to));
+    let told =
+        |to| actions.iter().any(|action| matches!(action, Action::SendHeads { peer, .. } if *peer == to));
     assert!(told(peer(2)) && told(peer(3)), "the peers are told of the new site at once");
     assert!(
         follows(&actions).iter().any(|(_, _, site, after)| (*site, *after) == (HERE, 10)),
@@ -308,7 +262,7 @@ fn a_node_whose_peers_know_no_more_keeps_its_site() {
 fn after_the_first_answer_the_other_connected_peers_are_waited_for_a_while() {
     let connected = || {
         let mut core = restarted();
-        tell(&mut core, Event::PeerUp { peer: peer(3), rtt: at(5) }, at(0));
+        tell(&mut core, Event::PeerUp { peer: peer(3), rtt: at(5), region: "fra".into() }, at(0));
         meet(&mut core, 2, WRITER, &[(HERE, 10)], 5, at(10));
         assert!(!core.is_settled(), "a peer that is connected has not answered");
         core
@@ -325,7 +279,7 @@ fn after_the_first_answer_the_other_connected_peers_are_waited_for_a_while() {
 
 #[test]
 fn a_node_that_nobody_answers_renews_its_site_only_if_it_has_written() {
-    for (mut core, expected) in [(restarted(), 1), (Core::new(HERE, vector(&[(WRITER, 4)]), false), 0)] {
+    for (mut core, expected) in [(restarted(), 1), (core(&[(WRITER, 4)], false), 0)] {
         let early = [1_000, 4_900].map(|now| tell(&mut core, Event::Tick, at(now))).concat();
         assert_eq!(renewals(&early), 0, "patience");
         assert!(!core.is_settled());
@@ -337,5 +291,5 @@ fn a_node_that_nobody_answers_renews_its_site_only_if_it_has_written() {
 
 #[test]
 fn a_node_that_was_given_nobody_to_ask_may_write_at_once() {
-    assert!(Core::new(HERE, vector(&[(HERE, 10)]), true).is_settled());
+    assert!(core(&[(HERE, 10)], true).is_settled());
 }

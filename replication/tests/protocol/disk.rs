@@ -4,8 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mychat_replication::{
+    NodeId,
     clock::Stamp,
-    log::{Change, Frame, GroupId, SiteId, Value, Version, VersionVector},
+    log::{
+        Change, Frame, GroupId, Retirement, SiteId, Value, Version, VersionVector, key, retirement::TABLE,
+    },
 };
 
 /// Rows by key, with the number that names their content.
@@ -26,6 +29,20 @@ pub fn change(key: u32, content: u64, size: usize) -> Change {
     }
 }
 
+/// The row that retires a site.
+pub fn retirement(site: SiteId, upto: u64, by: SiteId, node: NodeId) -> Change {
+    let (key, data) = Retirement::row(site, Version(upto), by, node);
+    Change {
+        table: TABLE.into(),
+        key: key::pack(&key),
+        column: "data".into(),
+        value: Value::Blob(data),
+        column_version: 1,
+        causal_length: 1,
+        sequence: 0,
+    }
+}
+
 fn key_of(change: &Change) -> u32 {
     u32::from_be_bytes(change.key.as_slice().try_into().expect("a key of four bytes"))
 }
@@ -35,7 +52,8 @@ pub fn rows_of(frame: &Frame) -> Rows {
         let bytes = change.value.as_blob().and_then(|bytes| bytes.first_chunk()).expect("a content number");
         u64::from_be_bytes(*bytes)
     };
-    frame.changes.iter().map(|change| (key_of(change), content(change))).collect()
+    let rows = frame.changes.iter().filter(|change| &*change.table == "row");
+    rows.map(|change| (key_of(change), content(change))).collect()
 }
 
 pub fn frame(site: SiteId, after: u64, version: u64, changes: Vec<Change>) -> Frame {
@@ -54,11 +72,11 @@ struct Log {
 impl Log {
     fn insert(&mut self, frame: &Arc<Frame>) {
         let version = frame.version.0;
-        for change in &frame.changes {
+        for change in frame.changes.iter().filter(|change| &*change.table == "row") {
             if let Some(before) = self.latest.insert(key_of(change), version)
                 && let Some(old) = self.frames.get_mut(&before)
             {
-                Arc::make_mut(old).changes.retain(|row| row.key != change.key);
+                Arc::make_mut(old).changes.retain(|row| row.table != change.table || row.key != change.key);
                 if old.changes.is_empty() {
                     self.frames.remove(&before);
                 }
@@ -122,6 +140,15 @@ impl Disk {
             self.logs.entry(frame.site).or_default().insert(frame);
             Outcome::Applied
         }
+    }
+
+    /// The retirements that it holds.
+    pub fn retirements(&self) -> Vec<Retirement> {
+        self.logs
+            .values()
+            .flat_map(|log| log.frames.values())
+            .flat_map(|frame| Retirement::of(frame))
+            .collect()
     }
 
     /// Consecutive frames from after `after` on, about `bytes` of them. Overwritten versions are left out.

@@ -7,13 +7,15 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{Change, Frame, SiteId, Version},
-    protocol::{APPLY_SIZE, Action, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, StreamId},
+    log::{Change, Frame, Retirement, SiteId, Version, VersionVector},
+    protocol::{
+        APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, Reading, SEND_WINDOW, StreamId,
+    },
 };
 use rand::{RngExt, seq::SliceRandom};
 
 use crate::{
-    disk::{Outcome, change},
+    disk::{Outcome, change, retirement},
     history::Fresh,
     world::{AtNode, Happening, Node, Process, Time, World, millis},
 };
@@ -29,6 +31,7 @@ pub enum Op {
     Write { changes: Vec<Change> },
     Apply { frames: Vec<Arc<Frame>> },
     Renew,
+    Retire { site: SiteId },
 }
 
 impl World {
@@ -36,7 +39,13 @@ impl World {
     pub fn start(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
         disk.open();
-        let core = Core::new(disk.site, disk.vector(), false);
+        let (site, held) = (disk.site, disk.vector());
+        let config = Config {
+            node: self.nodes[node].id,
+            region: self.nodes[node].region.into(),
+            relay_above: self.conditions.relay_above,
+        };
+        let core = Core::new(config, site, held, false);
         let process = Process {
             core,
             started: self.now,
@@ -52,7 +61,7 @@ impl World {
             inbox: VecDeque::new(),
             applying: false,
             reading: BTreeSet::new(),
-            head_at_start: disk.held(disk.site),
+            head_at_start: self.nodes[node].disk.held(site),
             first_answer: None,
             told_more: false,
             renewing: false,
@@ -60,6 +69,8 @@ impl World {
             settled: false,
         };
         self.nodes[node].process = Some(process);
+        let retirements = self.nodes[node].disk.retirements();
+        self.later(node, Time::ZERO, AtNode::Core(Event::Retired { retirements }));
         self.later(node, self.conditions.tick, AtNode::Tick);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             let soon = self.upto(millis(300));
@@ -77,7 +88,7 @@ impl World {
             }
             AtNode::Connected { peer, epoch } => self.connected(node, peer, epoch),
             AtNode::Disconnected { peer, epoch } => self.disconnected(node, peer, epoch),
-            AtNode::Datagram { peer, epoch, site, vector } => {
+            AtNode::Datagram { peer, epoch, site, vector, reading } => {
                 let link = self.network.link(peer, node);
                 if !link.up || link.epoch != epoch {
                     return;
@@ -85,14 +96,16 @@ impl World {
                 let own = self.nodes[node].disk.site;
                 let held = self.nodes[node].disk.held(own);
                 let now = self.now;
+                let foreign = matches!(reading, Reading::Compact { reader } if reader != own);
                 if let Some(process) = self.process(node)
                     && process.up.contains_key(&peer)
+                    && !foreign
                 {
                     process.first_answer.get_or_insert(now);
                     process.told_more |= vector.get(own).0 > held;
                 }
                 let peer = self.nodes[peer].id;
-                self.feed(node, Event::Heads { peer, site, vector });
+                self.feed(node, Event::Heads { peer, site, vector, reading });
             }
             AtNode::Opened { stream } => self.opened(node, stream),
             AtNode::Arrived { stream } => {
@@ -136,8 +149,8 @@ impl World {
         if let Some(process) = self.process(node) {
             process.up.insert(peer, epoch);
         }
-        let peer = self.nodes[peer].id;
-        self.feed(node, Event::PeerUp { peer, rtt });
+        let Node { id: peer, region, .. } = self.nodes[peer];
+        self.feed(node, Event::PeerUp { peer, rtt, region: region.into() });
     }
 
     fn disconnected(&mut self, node: usize, peer: usize, epoch: u64) {
@@ -230,6 +243,7 @@ impl World {
         }
         process.core.handle(event, now - process.started);
         let actions = process.core.actions();
+        let tally = process.core.tally();
         let settled = process.core.is_settled();
         let was_settled = std::mem::replace(&mut process.settled, settled);
         let (told_more, answered, renewed) = (process.told_more, process.first_answer, process.renewed);
@@ -247,6 +261,10 @@ impl World {
                 self.count("settled at the first answers");
             }
         }
+        for what in tally.values() {
+            self.count_by("push refused", what.pushes_refused);
+            self.count_by("duplicate frame", what.duplicates);
+        }
         for action in actions {
             self.perform(node, action);
         }
@@ -255,9 +273,21 @@ impl World {
     fn perform(&mut self, node: usize, action: Action) {
         self.say(|_| format!("{node} -> {}", brief(&action)));
         match action {
-            Action::SendHeads { peer } => self.datagram(node, usize::from(peer.0[0])),
+            Action::SendHeads { peer, site, vector, reading } => {
+                self.judge_heads(node, &vector, reading);
+                self.datagram(node, usize::from(peer.0[0]), (site, vector.as_ref().clone(), reading));
+            }
+            Action::Retire { site } => self.on_disk(node, Op::Retire { site }),
             Action::Follow { stream, peer, site, after } => {
                 self.count("follow");
+                let (from, to) = (node, usize::from(peer.0[0]));
+                let writes = |node: &Node| node.disk.site == site;
+                let writer = self.nodes.iter().find(|node| writes(node)).map(|node| node.region);
+                if writer.is_some_and(|region| region != self.nodes[from].region)
+                    && self.nodes[to].region == self.nodes[from].region
+                {
+                    self.count("followed through a relay");
+                }
                 self.open_stream(node, usize::from(peer.0[0]), stream, site, after.0);
             }
             Action::Unfollow { stream } => self.stop_following(node, stream),
@@ -312,6 +342,25 @@ impl World {
         }
     }
 
+    /// Heads must say nothing that is not on the disk, however they are read.
+    fn judge_heads(&mut self, node: usize, vector: &VersionVector, reading: Reading) {
+        let disk = &self.nodes[node].disk;
+        let read = match reading {
+            Reading::Compact { .. } => self.retired.expand(vector),
+            Reading::Old | Reading::Whole => vector.clone(),
+        };
+        let held = disk.vector();
+        if let Some((site, version)) = read.iter().find(|(site, version)| held.get(*site) < *version)
+            && !self.history.is_anything_tainted()
+        {
+            self.objection(&format!("node {node} says that it holds {version} of {site:?}"));
+        }
+        if matches!(reading, Reading::Compact { .. }) {
+            self.count("heads that leave out retired sites");
+        }
+        self.nodes[node].told = vector.len();
+    }
+
     fn send(&mut self, node: usize, name: StreamId, frames: Vec<Arc<Frame>>) {
         let number = self.process(node).and_then(|process| process.followers.get(&name).copied());
         let Some(number) = number else { return };
@@ -331,7 +380,25 @@ impl World {
         if unsent > SEND_WINDOW / 2 {
             self.count("follower half a window behind");
         }
+        self.judge_crossing(number, &frames);
         self.enqueue(number, frames);
+    }
+
+    /// Where nothing fails, nothing goes to another region twice.
+    fn judge_crossing(&mut self, stream: u64, frames: &[Arc<Frame>]) {
+        let Some((from, to)) = self.network.stream(stream).map(|stream| stream.ends()) else { return };
+        let region = self.nodes[to].region;
+        if !self.conditions.ideal || self.nodes[from].region == region {
+            return;
+        }
+        for frame in frames {
+            self.count("frame to another region");
+            let times = self.crossings.entry((frame.site, frame.version.0, region)).or_default();
+            *times += 1;
+            if *times > 1 && self.conditions.relay_above < self.nodes.len() {
+                self.objection("a frame crosses between two regions twice");
+            }
+        }
     }
 
     fn on_disk(&mut self, node: usize, operation: Op) {
@@ -382,12 +449,29 @@ impl World {
                 self.news(node, Event::Applied { ok: false });
             }
             Op::Apply { frames } => self.apply(node, &frames),
+            Op::Retire { .. } if refuses => {}
+            Op::Retire { site } => {
+                let (id, disk) = (self.nodes[node].id, &mut self.nodes[node].disk);
+                let row = retirement(site, disk.held(site), disk.site, id);
+                let frame = disk.write(vec![row]);
+                self.count("former site retired further");
+                self.note_version(node, &frame);
+                self.committed(node, vec![frame]);
+            }
             Op::Renew => {
+                let old = self.nodes[node].disk.site;
                 let new = SiteId(self.rng.random());
                 self.say(|_| format!("{node} goes on as {new:?}"));
                 for frame in self.nodes[node].disk.renew(new) {
                     self.count("version went over to the new site");
                     self.note_version(node, &frame);
+                }
+                let (id, disk) = (self.nodes[node].id, &mut self.nodes[node].disk);
+                if disk.held(old) > 0 {
+                    let row = retirement(old, disk.held(old), new, id);
+                    let frame = disk.write(vec![row]);
+                    self.note_version(node, &frame);
+                    self.committed(node, vec![frame]);
                 }
                 self.note_lost();
                 if let Some(process) = self.process(node) {
@@ -401,6 +485,7 @@ impl World {
 
     /// Judges a version that a node has just written (I2).
     fn note_version(&mut self, node: usize, frame: &Frame) {
+        Retirement::of(frame).for_each(|retirement| self.retired.learn(retirement));
         match self.history.written(frame) {
             Fresh::New => {}
             Fresh::ReusedUnseen => self.count("known limit: version reused that nobody had"),
@@ -419,6 +504,15 @@ impl World {
         let mut applied = Vec::new();
         for frame in frames {
             let held = self.nodes[node].disk.held(frame.site);
+            let vector = self.nodes[node].disk.vector();
+            for retirement in Retirement::of(frame) {
+                self.count("retirement applied");
+                if !retirement.is_met(&vector) {
+                    self.objection(&format!(
+                        "node {node} is to apply {retirement:?} before what it vouches for"
+                    ));
+                }
+            }
             match self.nodes[node].disk.apply(frame) {
                 Outcome::Duplicate => self.count("duplicate"),
                 Outcome::Gap => self.count("gap"),
@@ -439,16 +533,33 @@ impl World {
 
     /// Where nothing else takes time, a commit is elsewhere exactly one way later.
     fn judge_latency(&mut self, node: usize, frame: &Frame) {
-        if !self.conditions.ideal {
+        let (at, writer) = self.committed[&(frame.site, frame.version.0)];
+        if !self.conditions.ideal || [Some(node), Some(writer)].contains(&self.conditions.stalled) {
             return;
         }
         self.count("latency judged");
-        let (at, writer) = self.committed[&(frame.site, frame.version.0)];
-        let way = self.network.link(writer, node).latency;
+        let mut way = self.network.link(writer, node).latency;
+        if let Some(relay) = self.relay(writer, node, frame.site) {
+            self.count("latency through a relay");
+            way = self.network.link(writer, relay).latency + self.network.link(relay, node).latency;
+        }
         if self.now != at + way {
             let took = self.now - at;
             self.objection(&format!("{took:?} from {writer} to {node}, which are {way:?} apart"));
         }
+    }
+
+    /// Through whom a site comes to a node in another region, when all are there: the rule, told once more.
+    fn relay(&self, writer: usize, node: usize, site: SiteId) -> Option<usize> {
+        let region = self.nodes[node].region;
+        if self.nodes.len() <= self.conditions.relay_above || self.nodes[writer].region == region {
+            return None;
+        }
+        let distance = |number: &usize| -> Vec<u8> {
+            self.nodes[*number].id.0.iter().zip(site.0).map(|(node, site)| node ^ site).collect()
+        };
+        let there = (0..self.nodes.len()).filter(|number| self.nodes[*number].region == region);
+        there.min_by_key(distance).filter(|relay| *relay != node)
     }
 
     /// A node writes, if it may, and will again.
@@ -472,7 +583,8 @@ impl World {
             self.count("frame larger than a window");
             (1, SEND_WINDOW + (100 << 10))
         } else {
-            (1, self.rng.random_range(8..600))
+            let most = if self.conditions.stalled.is_some() { 40 << 10 } else { 600 };
+            (1, self.rng.random_range(8..most))
         };
         for _ in 0..versions {
             let changes = (0..self.rng.random_range(1..=3)).map(|part| self.row(part, size)).collect();

@@ -72,6 +72,19 @@ impl World {
         }
     }
 
+    /// The same copy of a disk comes back again and again.
+    pub fn restore_again(&mut self, node: usize) {
+        if self.healed.is_some() {
+            return;
+        }
+        if self.nodes[node].copy.is_none() {
+            self.nodes[node].copy = Some(self.nodes[node].disk.clone());
+        } else {
+            self.crash(node, millis(100), true);
+        }
+        self.after(millis(1_500), Happening::RestoreAgain { node });
+    }
+
     fn block(&mut self, from: usize, to: usize, lasts: Time) {
         let until = self.now + lasts;
         let link = self.network.link(from, to);
@@ -96,6 +109,9 @@ impl World {
             return;
         }
         self.count("crash");
+        if self.network.is_relay(node, |node| self.nodes[node].region) {
+            self.count("crash of a relay");
+        }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.cut(node, peer);
             self.cut(peer, node);
@@ -132,7 +148,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, node: usize, lasts: Time) {
+    pub fn pause(&mut self, node: usize, lasts: Time) {
         let Some(process) = self.process(node).filter(|process| !process.paused) else { return };
         process.paused = true;
         self.count("pause");

@@ -39,6 +39,10 @@ impl History {
         self.tainted.contains(&site)
     }
 
+    pub fn is_anything_tainted(&self) -> bool {
+        !self.tainted.is_empty()
+    }
+
     /// Whether nothing of `site` was ever lost or reused, so that its rows must be the same everywhere.
     pub fn is_whole(&self, site: SiteId) -> bool {
         let lost = self.ghosts.range((site, 0)..=(site, u64::MAX)).next().is_some();

@@ -9,15 +9,15 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{Frame, SiteId},
-    protocol::{Event, RECEIVE_WINDOW, StreamId},
+    log::{Frame, SiteId, VersionVector},
+    protocol::{Event, RECEIVE_WINDOW, Reading, StreamId},
 };
 use rand::{RngExt, rngs::Xoshiro256PlusPlus};
 
 use crate::world::{AtNode, Conditions, Happening, Time, World, millis};
 
 /// Bytes of a stream that are on their way or unread at the other end.
-const TRANSPORT_BUFFER: usize = 256 << 10;
+const TRANSPORT_BUFFER: usize = 512 << 10;
 
 /// One direction between two nodes.
 #[derive(Default)]
@@ -68,6 +68,13 @@ pub struct Stream {
     pub unapplied: Vec<(u64, usize)>,
 }
 
+impl Stream {
+    /// Who sends, and who follows.
+    pub fn ends(&self) -> (usize, usize) {
+        (self.upstream, self.follower)
+    }
+}
+
 pub struct Network {
     links: Vec<Vec<Link>>,
     pub streams: BTreeMap<u64, Stream>,
@@ -93,6 +100,18 @@ impl Network {
 
     pub fn link(&mut self, from: usize, to: usize) -> &mut Link {
         &mut self.links[from][to]
+    }
+
+    /// Whether a node passes on to its own region what comes to it from another.
+    pub fn is_relay(&self, node: usize, region: impl Fn(usize) -> &'static str) -> bool {
+        let open = || self.streams.values().filter(|stream| stream.down.is_some() && stream.up.is_some());
+        open().filter(|stream| stream.follower == node && region(stream.upstream) != region(node)).any(
+            |from| {
+                open().any(|to| {
+                    to.upstream == node && to.site == from.site && region(to.follower) == region(node)
+                })
+            },
+        )
     }
 
     pub fn stream(&mut self, stream: u64) -> Option<&mut Stream> {
@@ -209,7 +228,7 @@ impl World {
         }
     }
 
-    pub fn datagram(&mut self, from: usize, to: usize) {
+    pub fn datagram(&mut self, from: usize, to: usize, heads: (SiteId, VersionVector, Reading)) {
         let Some(epoch) = self.process(from).and_then(|process| process.up.get(&to).copied()) else { return };
         let link = self.network.link(from, to);
         let alive = link.up && link.epoch == epoch;
@@ -223,8 +242,8 @@ impl World {
         // Up to twice the way: datagrams overtake each other.
         let delay = self.delay(from, to);
         let delay = if self.conditions.ideal { delay } else { delay + self.upto(delay) };
-        let (site, vector) = (self.nodes[from].disk.site, self.nodes[from].disk.vector());
-        self.later(to, delay, AtNode::Datagram { peer: from, epoch, site, vector });
+        let (site, vector, reading) = heads;
+        self.later(to, delay, AtNode::Datagram { peer: from, epoch, site, vector, reading });
     }
 
     /// `from` asks `to` for a log.

@@ -13,8 +13,8 @@ use std::{
 
 use mychat_replication::{
     NodeId,
-    log::{SiteId, VersionVector},
-    protocol::{Core, Event, StreamId},
+    log::{Retirements, SiteId, VersionVector},
+    protocol::{Core, Event, Reading, StreamId},
 };
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
@@ -27,15 +27,37 @@ pub const fn millis(millis: u64) -> Time {
     Duration::from_millis(millis)
 }
 
+/// Regions, of which a world has as many as its conditions say.
+const REGIONS: &[&str] = &["fra", "iad"];
 /// How often one of the disks is judged while things go wrong.
 const AUDIT_EVERY: Time = millis(1_000);
+
+/// What kind of world a seed makes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scenario {
+    /// Nothing fails.
+    pub ideal: bool,
+    /// Two regions, and relays between them.
+    pub relays: bool,
+    /// The first node stops for a while, as by SIGSTOP.
+    pub stalled: bool,
+    /// The first node is restored from the same copy again and again; nothing else fails.
+    pub restores: bool,
+}
 
 /// What the seed decided about a world.
 #[derive(Debug)]
 pub struct Conditions {
     pub nodes: usize,
+    pub regions: usize,
+    /// With more nodes than this there are relays.
+    pub relay_above: usize,
     /// Nothing fails and nothing takes time except the way from one node to another.
     pub ideal: bool,
+    /// A node that stops for a while though nothing else fails.
+    pub stalled: Option<usize>,
+    /// A node that is restored from the same copy again and again, while nothing else fails.
+    pub restored: Option<usize>,
     /// How long things go wrong; then everything is healed.
     pub chaos: Time,
     pub fault_every: Time,
@@ -56,13 +78,17 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    fn chaotic(rng: &mut Xoshiro256PlusPlus) -> Self {
+    fn chaotic(rng: &mut Xoshiro256PlusPlus, relays: bool) -> Self {
         fn pick<T: Copy>(rng: &mut Xoshiro256PlusPlus, from: &[T]) -> T {
             from[rng.random_range(0..from.len())]
         }
         Self {
-            nodes: rng.random_range(3..=5),
+            nodes: if relays { rng.random_range(4..=6) } else { rng.random_range(3..=5) },
+            regions: if relays { 2 } else { 1 },
+            relay_above: if relays { 3 } else { 100 },
             ideal: false,
+            stalled: None,
+            restored: None,
             chaos: millis(rng.random_range(4_000..12_000)),
             fault_every: millis(pick(rng, &[300, 700, 1_500])),
             write_every: millis(pick(rng, &[40, 120, 400])),
@@ -78,7 +104,7 @@ impl Conditions {
         }
     }
 
-    fn ideal(rng: &mut Xoshiro256PlusPlus) -> Self {
+    fn ideal(rng: &mut Xoshiro256PlusPlus, relays: bool) -> Self {
         Self {
             ideal: true,
             chaos: millis(6_000),
@@ -89,7 +115,7 @@ impl Conditions {
             news_delay: Time::ZERO,
             unreadable: 0.0,
             missed_news: 0.0,
-            ..Self::chaotic(rng)
+            ..Self::chaotic(rng, relays)
         }
     }
 }
@@ -112,6 +138,7 @@ pub enum AtNode {
         epoch: u64,
         site: SiteId,
         vector: VersionVector,
+        reading: Reading,
     },
     /// A peer opened a stream.
     Opened {
@@ -155,6 +182,8 @@ pub enum Happening {
     Fault,
     Silence { from: usize, to: usize },
     Unblock { from: usize, to: usize },
+    Stall { node: usize },
+    RestoreAgain { node: usize },
     Resume { node: usize },
     Restart { node: usize, restore: bool },
     Audit,
@@ -193,9 +222,12 @@ pub struct Process {
 
 pub struct Node {
     pub id: NodeId,
+    pub region: &'static str,
     pub incarnation: u64,
     pub disk: Disk,
     pub copy: Option<Disk>,
+    /// Entries of the last heads that it sent.
+    pub told: usize,
     pub process: Option<Process>,
 }
 
@@ -235,9 +267,13 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub network: Network,
     pub history: History,
+    /// All that was ever retired.
+    pub retired: Retirements,
     pub counts: Counts,
     /// When and by whom a version was committed.
     pub committed: BTreeMap<(SiteId, u64), (Time, usize)>,
+    /// How often a version went over to a region, where that is judged.
+    pub crossings: BTreeMap<(SiteId, u64, &'static str), u32>,
     pub next_content: u64,
     pub healed: Option<Time>,
     pub epilogue: bool,
@@ -261,15 +297,22 @@ pub struct Outcome {
 }
 
 /// Runs the world of a seed to its end; panics when an oracle objects.
-pub fn run(seed: u64, ideal: bool, verbose: bool) -> Outcome {
+pub fn run(seed: u64, Scenario { ideal, relays, stalled, restores }: Scenario, verbose: bool) -> Outcome {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let conditions = if ideal { Conditions::ideal(&mut rng) } else { Conditions::chaotic(&mut rng) };
+    let conditions =
+        if ideal { Conditions::ideal(&mut rng, relays) } else { Conditions::chaotic(&mut rng, relays) };
+    let conditions =
+        Conditions { stalled: stalled.then_some(0), restored: restores.then_some(0), ..conditions };
+    let chaos = if restores { millis(20_000) } else { conditions.chaos };
+    let conditions = Conditions { chaos, ..conditions };
     let network = Network::new(&conditions, &mut rng);
     let node = |number: usize, rng: &mut Xoshiro256PlusPlus| Node {
         id: NodeId([number as u8; 16]),
+        region: REGIONS[number % conditions.regions],
         incarnation: 0,
         disk: Disk::new(SiteId(rng.random())),
         copy: None,
+        told: 0,
         process: None,
     };
     let mut world = World {
@@ -279,8 +322,10 @@ pub fn run(seed: u64, ideal: bool, verbose: bool) -> Outcome {
         conditions,
         network,
         history: History::default(),
+        retired: Retirements::default(),
         counts: Counts::new(),
         committed: BTreeMap::new(),
+        crossings: BTreeMap::new(),
         next_content: 0,
         healed: None,
         epilogue: false,
@@ -308,8 +353,13 @@ impl World {
             let first = warm_up + self.upto(self.conditions.write_every * 2);
             self.after(first, Happening::Write { node });
         }
-        if !self.conditions.ideal {
+        if let Some(node) = self.conditions.restored {
+            self.after(millis(1_500), Happening::RestoreAgain { node });
+        } else if !self.conditions.ideal {
             self.after(self.conditions.fault_every, Happening::Fault);
+        }
+        if let Some(node) = self.conditions.stalled {
+            self.after(millis(2_500), Happening::Stall { node });
         }
         self.after(AUDIT_EVERY, Happening::Audit);
         self.after(self.conditions.chaos, Happening::Heal);
@@ -340,6 +390,8 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Silence { from, to } => self.silence(from, to),
             Happening::Unblock { from, to } => self.unblock(from, to),
+            Happening::Stall { node } => self.pause(node, millis(3_000)),
+            Happening::RestoreAgain { node } => self.restore_again(node),
             Happening::Resume { node } => self.resume(node),
             Happening::Restart { node, restore } => self.restart(node, restore),
             Happening::Audit => {
