@@ -2,13 +2,20 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use mychat_replication::{NodeId, Role, directory::Entry, log::VersionVector, mesh::Mesh, store::Store};
+use mychat_replication::{
+    NodeId, Role,
+    directory::Entry,
+    log::VersionVector,
+    mesh::Mesh,
+    snapshot::{SyncState, SyncStatus},
+    store::Store,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -36,11 +43,15 @@ pub struct Condition {
     ready: AtomicBool,
     draining: AtomicBool,
     streams: AtomicUsize,
+    sync: Mutex<SyncStatus>,
+    /// Whether it has been ready once.
+    started: AtomicBool,
 }
 
 impl Condition {
     /// Says that the node has (not) what it needs to serve: replication calls it once it has caught up.
     pub fn set_ready(&self, ready: bool) {
+        self.started.fetch_or(ready, Ordering::AcqRel);
         self.ready.store(ready, Ordering::Release);
     }
 
@@ -60,9 +71,28 @@ impl Condition {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Whether writes may be accepted: the other nodes have had their say about this one's log.
+    /// Says what the node does about what it lacks.
+    pub fn set_sync(&self, sync: SyncStatus) {
+        *self.sync.lock().unwrap_or_else(PoisonError::into_inner) = sync;
+    }
+
+    /// What the node does about what it lacks.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn sync(&self) -> SyncStatus {
+        *self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is data to answer from: since the node was ready for the first time, but for the time in which it
+    /// gets another database.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        self.started.load(Ordering::Acquire) && self.sync().state != SyncState::Snapshot
+    }
+
+    /// Whether the node has what it needs to serve: the other nodes have had their say about this one's log, and it
+    /// holds, nearly, what they hold.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 

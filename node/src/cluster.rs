@@ -52,8 +52,13 @@ impl Joining {
 
     /// Lets the store replicate, and publishes what others have to know.
     pub fn join(self, app: &App) -> Cluster {
-        let (replica, messages) =
-            Replica::start(app.store.clone(), self.mesh.clone(), self.events, self.alone);
+        let (replica, messages) = Replica::start_with(
+            app.store.clone(),
+            self.mesh.clone(),
+            self.events,
+            self.alone,
+            app.config.snapshots,
+        );
         let status = replica.status();
         app.set_heads(Arc::new(PeerHeads::watch(status.clone())));
         let mut tasks = JoinSet::new();
@@ -91,7 +96,12 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
     let mut ticks = tokio::time::interval(PUBLISHING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        app.condition.set_ready(status.borrow_and_update().settled);
+        let (ready, sync) = {
+            let status = status.borrow_and_update();
+            (status.ready, status.sync)
+        };
+        app.condition.set_sync(sync);
+        app.condition.set_ready(ready);
         let open = app.condition.open_streams();
         directory.publish("ready", if app.condition.is_ready() { "true" } else { "false" });
         directory.publish("draining", if app.condition.is_draining() { "true" } else { "false" });
@@ -100,7 +110,7 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
         directory.publish("load", &format!("{load:.3}"));
         tokio::select! {
             _ = ticks.tick() => {}
-            changed = status.wait_for(|status| status.settled != app.condition.is_settled()) => if changed.is_err() {
+            changed = status.wait_for(|status| status.ready != app.condition.has_caught_up()) => if changed.is_err() {
                 return;
             },
         }

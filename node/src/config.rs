@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mychat_replication::{cluster::ClusterKey, mesh::MeshConfig};
+use mychat_replication::{cluster::ClusterKey, mesh::MeshConfig, snapshot::SnapshotConfig};
 
 use crate::accounts::password::Cost;
 
@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub cluster_key: ClusterKey,
     /// How to join the other nodes; taken out at the start. Without it the node is alone.
     pub mesh: Mutex<Option<MeshConfig>>,
+    /// When it takes a peer's whole database rather than the logs, and how fast it gives its own.
+    pub snapshots: SnapshotConfig,
     /// The one-way delays to other regions that an emulated network adds, for the report of `/v1/node`.
     pub emulated_delay: Option<BTreeMap<String, Duration>>,
     /// The `Domain` of the session cookie, when nodes share one; the node's own host otherwise.
@@ -81,6 +83,7 @@ impl NodeConfig {
             data,
             cluster_key,
             mesh: Mutex::new(None),
+            snapshots: SnapshotConfig::default(),
             emulated_delay: None,
             cookie_domain: None,
             limits: Limits::default(),

@@ -13,7 +13,10 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use mychat_replication::{NodeId, Role};
+use mychat_replication::{
+    NodeId, Role,
+    snapshot::{SyncState, SyncStatus},
+};
 use serde::Serialize;
 
 use super::Problem;
@@ -47,9 +50,19 @@ async fn readyz(State(app): State<App>) -> Response {
     if app.condition.is_ready() {
         return "ok\n".into_response();
     }
-    let why =
-        if app.condition.is_draining() { "the node is going out of service" } else { "the node is starting" };
-    Problem::unavailable(why).into_response()
+    Problem::unavailable(why_not_ready(&app)).into_response()
+}
+
+/// Why clients should not be sent here.
+pub(super) fn why_not_ready(app: &App) -> String {
+    let SyncStatus { state, percent, .. } = app.condition.sync();
+    let percent = percent.unwrap_or_default();
+    match state {
+        _ if app.condition.is_draining() => "the node is going out of service".into(),
+        SyncState::Snapshot => format!("the node gets a snapshot of the data: {percent:.0} %"),
+        SyncState::CatchingUp => format!("the node catches up with the others: {percent:.0} %"),
+        SyncState::Live => "the node is starting".into(),
+    }
 }
 
 /// Buckets of the histograms of times, in seconds.
@@ -98,8 +111,27 @@ pub struct NodeInfo {
     streams: Streams,
     /// Whether clients should be sent here.
     ready: bool,
+    /// How far it has got in coming to hold what the others hold.
+    sync: Sync,
     /// The router's URL, when one has joined.
     router_url: Option<String>,
+}
+
+/// What a node does about what it lacks of the others' logs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Sync {
+    /// `live`, `catching_up` (from the logs) or `snapshot` (it gets a peer's whole database).
+    state: &'static str,
+    /// How much of it is done; null when live.
+    percent: Option<f64>,
+    /// The node that the snapshot comes from, or that has most of what is missing.
+    from: Option<String>,
+}
+
+impl From<SyncStatus> for Sync {
+    fn from(sync: SyncStatus) -> Self {
+        Self { state: sync.state.name(), percent: sync.percent, from: sync.from.map(|node| node.to_string()) }
+    }
 }
 
 /// Event streams.
@@ -144,6 +176,7 @@ async fn node(State(app): State<App>) -> Json<NodeInfo> {
         peers: peers(&app),
         streams: Streams { open: app.condition.open_streams(), capacity: app.config.limits.streams },
         ready: app.condition.is_ready(),
+        sync: app.condition.sync().into(),
         router_url: router_url(&app),
     })
 }

@@ -42,6 +42,8 @@ pub(super) struct Following {
     applying: Option<Vec<(StreamId, usize)>>,
     /// Until when nothing, or not this site of this peer, is asked for.
     paused_until: Now,
+    /// The driver wants nothing followed.
+    on_hold: bool,
     avoid: BTreeMap<(NodeId, SiteId), Now>,
 }
 
@@ -64,7 +66,7 @@ impl Following {
 impl Core {
     /// Makes sure that each site that someone holds more of is followed from the best peer there is.
     pub(super) fn choose_upstreams(&mut self, now: Now) {
-        if now < self.following.paused_until {
+        if self.following.on_hold || now < self.following.paused_until {
             return;
         }
         self.following.avoid.retain(|_, until| *until > now);
@@ -117,6 +119,18 @@ impl Core {
     fn unfollow(&mut self, site: SiteId) {
         if let Some(upstream) = self.following.remove(site) {
             self.actions.push(Action::Unfollow { stream: upstream.stream });
+        }
+    }
+
+    pub(super) fn hold_following(&mut self, hold: bool, now: Now) {
+        self.following.on_hold = hold;
+        if hold {
+            let sites: Vec<SiteId> = self.following.upstreams.keys().copied().collect();
+            for site in sites {
+                self.unfollow(site);
+            }
+        } else {
+            self.choose_upstreams(now);
         }
     }
 

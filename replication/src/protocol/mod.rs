@@ -151,6 +151,12 @@ pub enum Event {
         /// What is held.
         vector: Arc<VersionVector>,
     },
+    /// Follow no log, and give up those that are followed, or follow them again: while the driver gets another
+    /// database in place of this one, frames would be applied to one that is about to go.
+    HoldFollowing {
+        /// Whether to hold.
+        hold: bool,
+    },
     /// Time went on; to be told a few times per [`HEADS_PERIOD`].
     Tick,
 }
@@ -306,6 +312,7 @@ impl Core {
                 self.send_heads(now);
                 self.choose_upstreams(now);
             }
+            Event::HoldFollowing { hold } => self.hold_following(hold, now),
             Event::Tick => {
                 if now.saturating_sub(self.last_heads) >= HEADS_PERIOD {
                     self.send_heads(now);

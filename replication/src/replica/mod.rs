@@ -11,7 +11,7 @@
 
 mod streams;
 mod task;
-mod wire;
+pub(crate) mod wire;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,6 +23,7 @@ use crate::{
     NodeId,
     log::VersionVector,
     mesh::{Mesh, MeshEvent},
+    snapshot::{SnapshotConfig, SyncStatus},
     store::Store,
 };
 
@@ -38,6 +39,11 @@ const REPORTS: usize = 1024;
 pub struct Status {
     /// Whether writes may be accepted (see [`crate::protocol`]): not before the peers had their say.
     pub settled: bool,
+    /// Whether this node also holds what its peers hold, nearly: clients may be sent here. It stays so when the node
+    /// falls behind later on, unless it takes a snapshot.
+    pub ready: bool,
+    /// What the node does about what it lacks.
+    pub sync: SyncStatus,
     /// The peers that hold data, as far as they are connected.
     pub peers: BTreeMap<NodeId, PeerStatus>,
 }
@@ -81,7 +87,20 @@ impl Replica {
         events: mpsc::Receiver<MeshEvent>,
         alone: bool,
     ) -> (Self, mpsc::Receiver<Message>) {
-        let (status, watching) = watch::channel(Status { settled: alone, ..Status::default() });
+        Self::start_with(store, mesh, events, alone, SnapshotConfig::default())
+    }
+
+    /// The same with other settings for snapshots.
+    #[must_use]
+    pub fn start_with(
+        store: Store,
+        mesh: Mesh,
+        events: mpsc::Receiver<MeshEvent>,
+        alone: bool,
+        config: SnapshotConfig,
+    ) -> (Self, mpsc::Receiver<Message>) {
+        let status = Status { settled: alone, ready: alone, ..Status::default() };
+        let (status, watching) = watch::channel(status);
         let (messages, receiver) = mpsc::channel(APPLICATION_QUEUE);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -89,8 +108,16 @@ impl Replica {
         if !alone {
             store.hold_writes();
         }
-        let task =
-            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, alone);
+        let task = task::CoreTask::new(
+            store.clone(),
+            mesh,
+            tasks.clone(),
+            stop.clone(),
+            status,
+            messages,
+            alone,
+            config,
+        );
         tasks.spawn({
             let stop = stop.clone();
             async move {
@@ -133,6 +160,8 @@ impl Drop for Replica {
 enum Report {
     /// An event for the core as it is.
     Event(crate::protocol::Event),
+    /// The work on a snapshot went on.
+    Snapshot(task::Outcome),
     /// A peer asked for a log; its answers go to the stream.
     Follower { peer: NodeId, request: wire::FollowRequest, send: quinn::SendStream },
 }

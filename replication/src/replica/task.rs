@@ -1,5 +1,7 @@
 //! The task that owns the protocol's core: turns what happens into events, and actions into deeds.
 
+mod snapshots;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
@@ -17,8 +19,11 @@ use crate::{
     log::GroupId,
     mesh::{Mesh, MeshEvent},
     protocol::{Action, Core, Event, READ_SIZE, RECEIVE_WINDOW, StreamId},
+    snapshot::{self, SnapshotConfig},
     store::{Commit, Store, StoreError},
 };
+
+pub(super) use snapshots::Outcome;
 
 /// How often the core is told the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -33,6 +38,7 @@ struct Upstream {
 
 pub(super) struct CoreTask {
     core: Core,
+    snapshots: snapshots::Snapshots,
     store: Store,
     mesh: Mesh,
     tasks: TaskTracker,
@@ -57,10 +63,12 @@ impl CoreTask {
         status: watch::Sender<Status>,
         messages: mpsc::Sender<Message>,
         alone: bool,
+        config: SnapshotConfig,
     ) -> Self {
         let (reports, reported) = mpsc::channel(REPORTS);
         Self {
             core: Core::new(store.site(), store.vector().as_ref().clone(), alone),
+            snapshots: snapshots::Snapshots::new(&store, config, stop.clone()),
             store,
             mesh,
             tasks,
@@ -106,7 +114,7 @@ impl CoreTask {
                     None => return,
                 },
                 _ = ticks.tick() => {
-                    self.tell(Event::Tick);
+                    self.tell_and_look(Event::Tick);
                     self.publish();
                 }
             }
@@ -128,6 +136,14 @@ impl CoreTask {
         self.act();
     }
 
+    /// The same, with a look at what the peers hold before anything is done.
+    fn tell_and_look(&mut self, event: Event) {
+        let now = self.started.elapsed();
+        self.core.handle(event, now);
+        self.look_for_snapshot(now);
+        self.act();
+    }
+
     /// `None` when commits were missed: then only the vector is certain, and followers are served from the log.
     fn committed(&mut self, commit: Option<&Commit>) {
         let event = match commit {
@@ -144,6 +160,7 @@ impl CoreTask {
 
     fn report(&mut self, report: Report) {
         match report {
+            Report::Snapshot(outcome) => self.snapshot_outcome(outcome),
             Report::Event(event) => {
                 if let Event::FollowerClosed { stream } = event {
                     self.followers.remove(&stream);
@@ -182,10 +199,18 @@ impl CoreTask {
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
                 self.spawn(streams::accept(peer.node, send, recv, self.reports.clone()));
             }
+            MeshEvent::Stream { peer, kind: snapshot::KIND, send, recv } => {
+                self.serve_snapshot(peer.node, send, recv);
+            }
             MeshEvent::Datagram { peer, kind: wire::KIND, payload } => {
                 match wire::decode::<wire::Heads>(&payload) {
                     Ok(heads) if heads.group == GroupId::GLOBAL => {
-                        self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector });
+                        let event = Event::Heads { peer, site: heads.site, vector: heads.vector };
+                        if self.may_take_snapshot() {
+                            self.tell_and_look(event);
+                        } else {
+                            self.tell(event);
+                        }
                     }
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
@@ -282,7 +307,7 @@ impl CoreTask {
                 self.renew_site();
             }
             Action::Settled => {
-                self.store.release_writes();
+                self.gate_writes();
                 self.publish();
             }
         }
@@ -310,15 +335,16 @@ impl CoreTask {
     fn renew_site(&self) {
         let (store, reports) = (self.store.clone(), self.reports.clone());
         self.spawn(async move {
-            let site = loop {
+            loop {
                 match store.renew_site().await {
-                    Ok(site) => break site,
+                    Ok(_) => break,
                     Err(StoreError::Closed) => return,
                     Err(error) => tracing::error!(%error, "the site id can't be renewed; no write is accepted until it is"),
                 }
                 tokio::time::sleep(RENEWAL_PAUSE).await;
-            };
-            let vector = store.vector();
+            }
+            // As it is now: a snapshot may have brought yet another one.
+            let (site, vector) = (store.site(), store.vector());
             let _ = reports.send(Report::Event(Event::SiteRenewed { site, vector })).await;
         });
     }
@@ -326,7 +352,9 @@ impl CoreTask {
     /// Tells the watchers how replication stands.
     fn publish(&self) {
         let status = Status {
-            settled: self.core.is_settled(),
+            settled: self.core.is_settled() && !self.snapshots.hold(),
+            ready: self.core.is_settled() && self.snapshots.is_ready(),
+            sync: self.snapshots.status(),
             peers: self
                 .connected
                 .iter()

@@ -73,7 +73,8 @@ pub fn heads(site: SiteId, vector: &VersionVector) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+/// Encodes a message that stands alone.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
     Ok(postcard::to_extend(message, vec![FORMAT])?)
 }
 
@@ -88,7 +89,12 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
 
 /// Writes the request that opens a stream.
 pub async fn write_request(send: &mut SendStream, request: &FollowRequest) -> Result<(), Error> {
-    let message = encode(request)?;
+    write_message(send, request).await
+}
+
+/// Writes a message with its length before it.
+pub async fn write_message<T: Serialize>(send: &mut SendStream, message: &T) -> Result<(), Error> {
+    let message = encode(message)?;
     let mut bytes = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
     bytes.extend(message);
     send.write_all(&bytes).await.map_err(|error| Error::Ended(error.to_string()))
@@ -112,7 +118,8 @@ pub async fn read_frame(recv: &mut RecvStream) -> Result<Frame, Error> {
     Ok(codec::decode(&read_message(recv, codec::MAX_FRAME).await?)?)
 }
 
-async fn read_message(recv: &mut RecvStream, most: usize) -> Result<Vec<u8>, Error> {
+/// Reads a message that has its length before it.
+pub async fn read_message(recv: &mut RecvStream, most: usize) -> Result<Vec<u8>, Error> {
     let ended = |error: quinn::ReadExactError| Error::Ended(error.to_string());
     let mut length = [0; 4];
     recv.read_exact(&mut length).await.map_err(ended)?;

@@ -14,9 +14,11 @@
 //! Replicated tables have key columns and one packed column, `data`; rows are never deleted, only erased
 //! (`data` becomes NULL), so a cell's causal length is always 1.
 
+mod adopt;
 mod batch;
 mod checkpoint;
 mod connection;
+mod copy;
 mod log_reader;
 mod merge;
 mod queue;
@@ -38,7 +40,10 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
+pub(crate) use adopt::beside;
+pub use adopt::{AdoptError, Incoming};
 pub use batch::Batch;
+pub use copy::Copied;
 pub use log_reader::LogRead;
 pub use schema::{Migration, Schema};
 
@@ -200,7 +205,8 @@ pub struct Written<T> {
 /// One durable transaction.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// Its versions, in the order of their application.
+    /// Its versions, in the order of their application. Empty when the database was replaced by a copy that holds
+    /// more ([`Store::adopt`]): what it has beyond the vector before is in the logs.
     pub frames: Vec<Arc<Frame>>,
     /// What the node holds now.
     pub vector: Arc<VersionVector>,
@@ -230,6 +236,7 @@ pub struct Store {
 struct Inner {
     node: NodeId,
     path: PathBuf,
+    schema: Schema,
     queue: Arc<queue::Queue>,
     places: Arc<Semaphore>,
     held: AtomicBool,
@@ -239,7 +246,7 @@ struct Inner {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    checkpointer: Mutex<Option<checkpoint::Checkpointer>>,
+    checkpointer: Arc<Mutex<Option<checkpoint::Checkpointer>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -273,6 +280,7 @@ impl Store {
             inner: Arc::new(Inner {
                 node,
                 path: path.to_owned(),
+                schema: schema.clone(),
                 queue,
                 places: Arc::new(Semaphore::new(MAX_JOBS)),
                 held: AtomicBool::new(false),
@@ -282,7 +290,7 @@ impl Store {
                 readers: Arc::new(Mutex::new(Vec::new())),
                 reading: Arc::new(Semaphore::new(MAX_READERS)),
                 writer: Mutex::new(Some(thread)),
-                checkpointer: Mutex::new(Some(checkpointer)),
+                checkpointer: Arc::new(Mutex::new(Some(checkpointer))),
             }),
         })
     }

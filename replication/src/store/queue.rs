@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Applied, Batch, StoreError};
+use super::{Applied, Batch, StoreError, adopt::Adoption};
 use crate::log::{Frame, SiteId, VersionVector};
 
 /// What is left of a job once it ran: it is told how the commit went.
@@ -32,6 +32,7 @@ pub enum Work {
     Jobs(VecDeque<Job>),
     Remote(Remote),
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
+    Adopt(Box<Adoption>),
     Stop,
 }
 
@@ -40,6 +41,7 @@ struct Waiting {
     jobs: VecDeque<Job>,
     remote: VecDeque<Remote>,
     renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
+    adoption: Option<Box<Adoption>>,
     remote_next: bool,
     closed: bool,
 }
@@ -63,6 +65,10 @@ impl Queue {
         self.push(|waiting| waiting.renewal = Some(answer))
     }
 
+    pub fn push_adoption(&self, adoption: Adoption) -> bool {
+        self.push(|waiting| waiting.adoption = Some(Box::new(adoption)))
+    }
+
     /// What is queued is still done; nothing new is taken.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -75,6 +81,9 @@ impl Queue {
         loop {
             if let Some(answer) = waiting.renewal.take() {
                 return Work::Renew(answer);
+            }
+            if let Some(adoption) = waiting.adoption.take() {
+                return Work::Adopt(adoption);
             }
             let remote_turn = waiting.remote_next || waiting.jobs.is_empty();
             if remote_turn && let Some(remote) = waiting.remote.pop_front() {
