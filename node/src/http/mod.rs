@@ -2,8 +2,8 @@
 //!
 //! From the outside in, a call passes: the log and metrics of calls, the catch for panics, the headers that every
 //! answer carries, the reading of what is left of its body, CORS, the deadline, the gate before data that has not caught
-//! up, the wait for `MyChat-After`, and then its route. A handler gets what it needs through extractors that answer with problem documents themselves: [`Caller`], [`Body`], [`Query`], [`Path`],
-//! [`Write`].
+//! up, the wait for `MyChat-After`, and then its route. A handler gets what it needs through extractors that answer with
+//! problem documents themselves: [`Caller`], [`Body`], [`Query`], [`Path`], [`Write`].
 
 mod after;
 mod body;

@@ -152,7 +152,7 @@ impl Planner {
                     peers.iter().filter(usable).min_by_key(|peer| (!preferred(peer), peer.rtt, peer.node));
                 match nearest {
                     Some(peer) => Some(self.fetch(peer.node)),
-                    None if now >= until => Some(self.give_up()),
+                    None if now >= until || self.none_is_fit(peers) => Some(self.give_up()),
                     None => None,
                 }
             }
@@ -201,6 +201,12 @@ impl Planner {
         }
         let enough = self.failures >= FAILURES || self.fruitless >= FRUITLESS;
         enough.then(|| self.give_up())
+    }
+
+    /// Whether there are peers that have a lot, and each has proved to be of no use.
+    fn none_is_fit(&self, peers: &[Peer]) -> bool {
+        let mut far = peers.iter().filter(|peer| peer.behind > self.above).peekable();
+        far.peek().is_some() && far.all(|peer| self.unfit.contains(&peer.node))
     }
 
     fn choose(&mut self, now: Now, pause: Duration) {
@@ -310,8 +316,8 @@ mod tests {
         assert_eq!(planner.look(&far(), false, at(2100)), Some(Action::Fetch(A)));
         assert_eq!(planner.fetched(), Some(Action::Adopt));
         assert_eq!(planner.failed(Failure::Unfit, at(3000)), None);
-        assert_eq!(planner.look(&far(), false, at(17_000)), None);
-        assert_eq!(planner.look(&far(), false, at(18_000)), Some(Action::Release));
+        assert_eq!(planner.look(&[], false, at(3100)), None, "a better one may come");
+        assert_eq!(planner.look(&far(), false, at(3200)), Some(Action::Release));
     }
 
     #[test]
