@@ -108,16 +108,9 @@ impl Replica {
         if !alone {
             store.hold_writes();
         }
-        let task = task::CoreTask::new(
-            store.clone(),
-            mesh,
-            tasks.clone(),
-            stop.clone(),
-            status,
-            messages,
-            alone,
-            config,
-        );
+        let settings = task::Settings { alone, snapshots: config };
+        let task =
+            task::CoreTask::new(store.clone(), mesh, tasks.clone(), stop.clone(), status, messages, settings);
         tasks.spawn({
             let stop = stop.clone();
             async move {

@@ -36,6 +36,12 @@ struct Upstream {
     credit: Arc<Semaphore>,
 }
 
+/// What the task is told besides the parts that it works with.
+pub(super) struct Settings {
+    pub alone: bool,
+    pub snapshots: SnapshotConfig,
+}
+
 pub(super) struct CoreTask {
     core: Core,
     snapshots: snapshots::Snapshots,
@@ -62,13 +68,12 @@ impl CoreTask {
         stop: CancellationToken,
         status: watch::Sender<Status>,
         messages: mpsc::Sender<Message>,
-        alone: bool,
-        config: SnapshotConfig,
+        settings: Settings,
     ) -> Self {
         let (reports, reported) = mpsc::channel(REPORTS);
         Self {
-            core: Core::new(store.site(), store.vector().as_ref().clone(), alone),
-            snapshots: snapshots::Snapshots::new(&store, config, stop.clone()),
+            core: Core::new(store.site(), store.vector().as_ref().clone(), settings.alone),
+            snapshots: snapshots::Snapshots::new(&store, settings.snapshots, stop.clone()),
             store,
             mesh,
             tasks,

@@ -27,8 +27,8 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(15);
 /// How often the log says how far it is.
 const TELLING: Duration = Duration::from_secs(3);
-/// Bytes taken from the stream at a time.
-const PIECE: usize = 256 << 10;
+/// Bytes taken from the stream at a time, and lost at most when the process is killed.
+const PIECE: usize = 64 << 10;
 /// The largest window of the compression that is accepted, as a power of two: it is held in memory.
 const WINDOW: u32 = 23;
 /// Bytes of disk that a snapshot leaves free.
