@@ -44,14 +44,14 @@ pub struct Condition {
     draining: AtomicBool,
     streams: AtomicUsize,
     sync: Mutex<SyncStatus>,
-    /// Whether it has been ready once.
-    started: AtomicBool,
+    /// Whether the database is not that of a node that has yet to hear of the others for the first time.
+    filled: AtomicBool,
 }
 
 impl Condition {
     /// Says that the node has (not) what it needs to serve: replication calls it once it has caught up.
     pub fn set_ready(&self, ready: bool) {
-        self.started.fetch_or(ready, Ordering::AcqRel);
+        self.filled.fetch_or(ready, Ordering::AcqRel);
         self.ready.store(ready, Ordering::Release);
     }
 
@@ -82,11 +82,11 @@ impl Condition {
         *self.sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is data to answer from: since the node was ready for the first time, but for the time in which it
-    /// gets another database.
+    /// Whether there is data to answer from, be it not the latest: not on a new node until it is ready for the first
+    /// time, nor while a node gets another database.
     #[must_use]
     pub fn has_data(&self) -> bool {
-        self.started.load(Ordering::Acquire) && self.sync().state != SyncState::Snapshot
+        self.filled.load(Ordering::Acquire) && self.sync().state != SyncState::Snapshot
     }
 
     /// Whether the node has what it needs to serve: the other nodes have had their say about this one's log, and it
@@ -136,6 +136,7 @@ impl App {
     #[must_use]
     pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
         let condition = Arc::<Condition>::default();
+        condition.filled.store(!store.vector().is_empty(), Ordering::Release);
         Self {
             events: Hub::start(store.clone(), Arc::clone(&condition), mesh.clone()),
             store,

@@ -1,8 +1,9 @@
-//! Nothing is served from a database that has not caught up yet.
+//! Nothing is served from a database that is still empty or about to be replaced.
 //!
-//! A node that has just started may lack what others have shown to its clients, and one that takes a snapshot is about
-//! to get another database. Until it has caught up for the first time, and while a snapshot comes, calls for data are
-//! answered with 503, so that clients go to another node; what a node says of itself is answered always.
+//! A new node would say of every account and space that there is none, and one that takes a snapshot lacks so much that
+//! it might as well. Calls for data are then answered with 503, so that clients go to another node; what a node says of
+//! itself is answered always. A node that was away for a while serves what it has at once: clients hold cursors, and
+//! are told when it is behind them.
 
 use axum::{
     extract::{Request, State},
