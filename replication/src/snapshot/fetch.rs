@@ -352,9 +352,14 @@ mod tests {
         assert_eq!((note.header, length), (header, 4));
         std::fs::write(files.partial(), b"01234567890").expect("written");
         assert_eq!(files.received(), None, "more than there is can't be a part");
+        // What a crash leaves.
+        std::fs::write(files.packed(SnapshotId([1; 16])), b"for peers").expect("written");
+        std::fs::write(files.copy(), b"to be packed").expect("written");
+        std::fs::write(files.incoming(), b"unpacked").expect("written");
+        files.clean();
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 2, "the part and its note");
         files.discard();
         assert_eq!(files.received(), None);
-        files.clean();
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 }

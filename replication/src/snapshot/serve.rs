@@ -38,6 +38,8 @@ const PLACES: usize = 8;
 const PRIORITY: i32 = -1;
 /// How long a peer may take to say what it wants.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may take no byte of it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a waiting peer is told that the snapshot is being made.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How long a snapshot is given to further peers: what came since they get by the logs.
@@ -258,7 +260,10 @@ impl Shelf {
                 return Ok(());
             }
             self.pacer.pass(size).await;
-            send.write_all(&piece[..size]).await.map_err(|error| Error::Ended(error.to_string()))?;
+            tokio::time::timeout(PATIENCE, send.write_all(&piece[..size]))
+                .await
+                .map_err(|_| Error::Ended("the peer takes nothing".into()))?
+                .map_err(|error| Error::Ended(error.to_string()))?;
             metrics::counter!("mychat_snapshot_sent_bytes_total").increment(size as u64);
         }
     }
