@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::plan::Peer;
-use crate::{NodeId, protocol::Now};
+use crate::{NodeId, log::VersionVector, protocol::Now};
 
-/// Versions that a node may lack and still be called ready: what a busy cluster writes in a fraction of a second.
-const NEAR: u64 = 500;
-/// How long it must lack no more than that before a later backlog does not make it unready again.
+/// A node is near when it holds all that its peers said they held no longer ago than this. Counted in time, since a
+/// version may be one reaction or a few hundred messages.
+const LAG: Duration = Duration::from_secs(2);
+/// How often that is measured.
+const PERIOD: Duration = Duration::from_millis(100);
+/// How long it must be near before a later backlog does not make it unready again.
 const CALM: Duration = Duration::from_secs(2);
 
 /// What a node does about what it lacks.
@@ -51,33 +54,60 @@ pub struct SyncStatus {
 /// Whether the node has caught up with its peers.
 #[derive(Debug, Default)]
 pub struct Standing {
+    /// What the peers held, how many they were, and when that was.
+    target: Option<(VersionVector, usize, Now)>,
+    near: bool,
     near_since: Option<Now>,
     caught_up: bool,
-    near: bool,
     /// The most that was missing since it was last near.
     worst: u64,
     furthest: Option<(NodeId, u64)>,
 }
 
 impl Standing {
-    /// Looks at the connected peers that have said what they hold.
-    pub fn look(&mut self, peers: &[Peer], now: Now) {
+    /// Looks at the connected peers that have said what they hold. `theirs` puts together what that is; `held` is what
+    /// this node holds.
+    pub fn look(
+        &mut self,
+        peers: &[Peer],
+        theirs: impl Fn() -> VersionVector,
+        held: &VersionVector,
+        now: Now,
+    ) {
         self.furthest =
             peers.iter().max_by_key(|peer| (peer.behind, peer.node)).map(|peer| (peer.node, peer.behind));
-        let behind = self.furthest.map_or(0, |(_, behind)| behind);
-        self.near = behind <= NEAR;
-        if !self.near {
-            self.near_since = None;
-            self.worst = self.worst.max(behind);
-            return;
-        }
-        self.worst = 0;
         if peers.is_empty() {
-            // Nobody has said anything: good enough to serve, but they may come.
-            self.near_since = None;
+            // Nobody to compare with: good enough to serve, but they may come.
+            *self = Self { near: true, caught_up: self.caught_up, ..Self::default() };
             return;
         }
-        self.caught_up |= now >= *self.near_since.get_or_insert(now) + CALM;
+        let target = self.target.take().filter(|(_, count, _)| *count == peers.len());
+        let anew = || (theirs(), peers.len(), now);
+        let (target, age) = match target {
+            // A peer more may hold more: whether this node is near shows anew.
+            None => {
+                self.near = false;
+                (anew(), Duration::ZERO)
+            }
+            Some(target) => {
+                let age = now.saturating_sub(target.2);
+                (target, age)
+            }
+        };
+        let reached = held.covers(&target.0);
+        if reached || age > LAG {
+            self.near = reached && age <= LAG;
+        }
+        // One that was reached is followed by the next; one that is late stays, for being late.
+        let next = reached && (age >= PERIOD || !self.near);
+        self.target = Some(if next { anew() } else { target });
+        if self.near {
+            self.worst = 0;
+            self.caught_up |= now >= *self.near_since.get_or_insert(now) + CALM;
+        } else {
+            self.near_since = None;
+            self.worst = self.worst.max(self.furthest.map_or(0, |(_, behind)| behind));
+        }
     }
 
     /// Whether it held, for a while, what its peers hold: what comes later is everyday business.
@@ -156,6 +186,7 @@ fn rounded(percent: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{SiteId, Version};
 
     fn peers(behind: u64) -> [Peer; 1] {
         [Peer { node: NodeId([1; 16]), rtt: Duration::ZERO, behind, covers: true }]
@@ -165,27 +196,74 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    /// Two sites, of which a peer holds so much.
+    fn holding(versions: u64) -> VersionVector {
+        [1, 2].into_iter().map(|site| (SiteId([site; 16]), Version(versions))).collect()
+    }
+
+    /// A look at a peer that holds so much, by a node that holds so much.
+    fn look(standing: &mut Standing, theirs: u64, held: u64, millis: u64) {
+        let behind = 2 * theirs.saturating_sub(held);
+        standing.look(&peers(behind), || holding(theirs), &holding(held), at(millis));
+    }
+
     #[test]
-    fn a_node_is_ready_when_it_lacks_little_and_stays_so_once_that_has_lasted() {
+    fn a_node_is_ready_once_it_holds_what_its_peers_held_a_moment_ago() {
         let mut standing = Standing::default();
-        standing.look(&[], at(0));
+        standing.look(&[], VersionVector::new, &holding(1), at(0));
         assert!(standing.is_ready(), "nobody to compare with");
-        standing.look(&peers(10_000), at(100));
+        look(&mut standing, 1000, 0, 100);
         assert!(!standing.is_ready(), "now there is");
         assert_eq!(standing.status().state, SyncState::CatchingUp);
-        standing.look(&peers(2500), at(200));
+        look(&mut standing, 1000, 750, 1000);
         assert_eq!(standing.status().percent, Some(75.0));
         assert_eq!(standing.status().from, Some(NodeId([1; 16])));
-        standing.look(&peers(NEAR), at(300));
-        assert!(standing.is_ready() && !standing.caught_up());
-        standing.look(&peers(NEAR + 1), at(400));
+        look(&mut standing, 1100, 1000, 3000);
+        assert!(!standing.is_ready(), "it holds what they held, but that was long ago");
+        look(&mut standing, 1200, 1099, 3500);
         assert!(!standing.is_ready());
-        for (millis, caught_up) in [(500, false), (2400, false), (2500, true)] {
-            standing.look(&peers(0), at(millis));
-            assert_eq!(standing.caught_up(), caught_up, "at {millis}");
+        look(&mut standing, 1300, 1100, 4000);
+        assert!(standing.is_ready(), "that was just now, and more is on its way");
+        assert_eq!(standing.status(), SyncStatus::default());
+        assert!(!standing.caught_up());
+    }
+
+    #[test]
+    fn a_few_large_versions_are_not_near() {
+        let mut standing = Standing::default();
+        for second in 0..10 {
+            look(&mut standing, 10, 9, 1000 * second);
+            assert!(!standing.is_ready());
         }
-        standing.look(&peers(10_000), at(3000));
-        assert!(standing.is_ready(), "a backlog later on is told, but does not take it out of service");
+    }
+
+    #[test]
+    fn a_further_peer_is_looked_at_before_the_node_is_ready_again() {
+        let mut standing = Standing::default();
+        look(&mut standing, 5, 5, 0);
+        assert!(standing.is_ready());
+        let [first] = peers(0);
+        let both = [first, Peer { node: NodeId([2; 16]), behind: 90, ..first }];
+        standing.look(&both, || holding(50), &holding(5), at(100));
+        assert!(!standing.is_ready());
+        standing.look(&both, || holding(50), &holding(50), at(200));
+        assert!(standing.is_ready());
+    }
+
+    #[test]
+    fn a_backlog_later_on_is_told_but_does_not_take_the_node_out_of_service() {
+        let mut standing = Standing::default();
+        for millis in (0..=CALM.as_millis() as u64).step_by(100) {
+            assert!(!standing.caught_up(), "at {millis}");
+            look(&mut standing, millis + 10, millis, millis);
+            look(&mut standing, millis + 10, millis + 10, millis + 50);
+        }
+        look(&mut standing, 3000, 3000, 2400);
+        assert!(standing.caught_up());
+        for millis in [3000, 6000] {
+            look(&mut standing, 9000, 3000, millis);
+        }
+        assert!(standing.is_ready());
         assert_eq!(standing.status().state, SyncState::CatchingUp);
     }
 

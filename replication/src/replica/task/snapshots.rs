@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CoreTask, Report, Reports};
 use crate::{
     NodeId,
+    log::VersionVector,
     mesh::Mesh,
     protocol::{Core, Event, Now},
     snapshot::{
@@ -93,7 +94,14 @@ impl CoreTask {
     /// follow then is taken back before anything has come of it.
     pub(super) fn look_for_snapshot(&mut self, now: Now) {
         let peers = peers(&self.core, &self.connected, &self.store, &self.mesh);
-        self.snapshots.standing.look(&peers, now);
+        let theirs = || {
+            let mut all = VersionVector::new();
+            for peer in &peers {
+                self.core.heads(peer.node).into_iter().for_each(|heads| all.merge(heads));
+            }
+            all
+        };
+        self.snapshots.standing.look(&peers, theirs, &self.store.vector(), now);
         let caught_up = self.snapshots.standing.caught_up();
         let was_over = self.snapshots.planner.is_over();
         let action = self.snapshots.planner.look(&peers, caught_up, now);
