@@ -41,7 +41,25 @@ struct Seen {
     region: String,
     url: String,
     version: String,
+    /// Older nodes don't say.
+    sync: Option<Sync>,
     peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Sync {
+    state: String,
+    percent: Option<f64>,
+}
+
+impl Sync {
+    /// What it is doing, if it is not just live.
+    fn shown(&self) -> String {
+        match (self.state.as_str(), self.percent) {
+            ("live", _) => String::new(),
+            (state, percent) => format!(", {} {:.0} %", state.replace('_', " "), percent.unwrap_or_default()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,7 +89,14 @@ async fn members(node: &str) -> anyhow::Result<Table> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(vec!["region", "node", "url", "round trip", "lacks of it"]);
-    table.add_row(vec![seen.region, seen.id, seen.url, format!("this one, {}", seen.version), "-".into()]);
+    let sync = seen.sync.as_ref().map(Sync::shown).unwrap_or_default();
+    table.add_row(vec![
+        seen.region,
+        seen.id,
+        seen.url,
+        format!("this one, {}{sync}", seen.version),
+        "-".into(),
+    ]);
     for peer in seen.peers {
         let rtt = peer.rtt_ms.map_or("-".into(), |rtt| format!("{rtt:.1} ms"));
         let url = peer.url.unwrap_or_else(|| "-".into());

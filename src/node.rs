@@ -56,9 +56,16 @@ pub struct NodeArgs {
     /// (100).
     #[arg(long, env = "MYCHAT_RELAY_ABOVE", value_name = "N")]
     pub relay_above: Option<usize>,
+    /// Take a snapshot of a peer's database, rather than all the logs, when the node lacks more versions than this
+    /// (50000).
+    #[arg(long, env = "MYCHAT_SNAPSHOT_ABOVE", value_name = "N")]
+    pub snapshot_above: Option<u64>,
+    /// Send peers no more than so many bytes of snapshots a second (33554432).
+    #[arg(long, env = "MYCHAT_SNAPSHOT_RATE", value_name = "BYTES")]
+    pub snapshot_rate: Option<u64>,
 }
 
-layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above } lists { peer } switches {});
+layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above, snapshot_above, snapshot_rate } lists { peer } switches {});
 
 /// Runs a node until it is asked to stop.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
@@ -83,6 +90,9 @@ fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     let mut config = NodeConfig::new(&region, Listen::Address(http), &public_url, data, key.clone());
     config.cookie_domain = args.cookie_domain;
     config.relay_above = args.relay_above.unwrap_or(config.relay_above);
+    config.snapshots.above = args.snapshot_above.unwrap_or(config.snapshots.above);
+    config.snapshots.rate = args.snapshot_rate.unwrap_or(config.snapshots.rate);
+    anyhow::ensure!(config.snapshots.rate > 0, "--snapshot-rate 0: nothing would ever be sent");
     config.mesh = Some(MeshConfig {
         // The node's own, once its database is open.
         node: NodeId([0; 16]),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use mychat_replication::{
     directory::Entry,
     log::VersionVector,
     mesh::Mesh,
+    snapshot::{SyncState, SyncStatus},
     store::{Health, Store},
 };
 use tokio::sync::watch;
@@ -43,6 +44,9 @@ pub struct Condition {
     draining: AtomicBool,
     streams: AtomicUsize,
     health: watch::Receiver<Health>,
+    sync: Mutex<SyncStatus>,
+    /// Whether the database is not that of a node that has yet to hear of the others for the first time.
+    filled: AtomicBool,
 }
 
 impl Condition {
@@ -53,11 +57,14 @@ impl Condition {
             draining: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             health: store.health(),
+            sync: Mutex::default(),
+            filled: AtomicBool::new(!store.vector().is_empty()),
         }
     }
 
     /// Says that the node has (not) what it needs to serve: replication calls it once it has caught up.
     pub fn set_ready(&self, ready: bool) {
+        self.filled.fetch_or(ready, Ordering::AcqRel);
         self.ready.store(ready, Ordering::Release);
     }
 
@@ -77,9 +84,28 @@ impl Condition {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Whether writes may be accepted: the other nodes have had their say about this one's log.
+    /// Says what the node does about what it lacks.
+    pub fn set_sync(&self, sync: SyncStatus) {
+        *self.sync.lock().unwrap_or_else(PoisonError::into_inner) = sync;
+    }
+
+    /// What the node does about what it lacks.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn sync(&self) -> SyncStatus {
+        *self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is data to answer from, be it not the latest: not on a new node until it is ready for the first
+    /// time, nor while a node gets another database.
+    #[must_use]
+    pub fn has_data(&self) -> bool {
+        self.filled.load(Ordering::Acquire) && self.sync().state != SyncState::Snapshot
+    }
+
+    /// Whether the node has what it needs to serve: the other nodes have had their say about this one's log, and it
+    /// holds, nearly, what they hold.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
@@ -95,8 +121,14 @@ impl Condition {
         if self.is_draining() {
             return Some("the node is going out of service".to_owned());
         }
-        if !self.is_settled() {
-            return Some("the node is starting".to_owned());
+        if !self.has_caught_up() {
+            let SyncStatus { state, percent, .. } = self.sync();
+            let percent = percent.unwrap_or_default();
+            return Some(match state {
+                SyncState::Snapshot => format!("the node gets a snapshot of the data: {percent:.0} %"),
+                SyncState::CatchingUp => format!("the node catches up with the others: {percent:.0} %"),
+                SyncState::Live => "the node is starting".to_owned(),
+            });
         }
         match *self.health.borrow() {
             Health::Well => None,

@@ -52,7 +52,11 @@ impl Joining {
 
     /// Lets the store replicate, and publishes what others have to know.
     pub fn join(self, app: &App) -> Cluster {
-        let config = ReplicaConfig { alone: self.alone, relay_above: app.config.relay_above };
+        let config = ReplicaConfig {
+            alone: self.alone,
+            relay_above: app.config.relay_above,
+            snapshots: app.config.snapshots,
+        };
         let (replica, messages) = Replica::start(app.store.clone(), self.mesh.clone(), self.events, config);
         let status = replica.status();
         app.set_heads(Arc::new(PeerHeads::watch(status.clone())));
@@ -92,7 +96,12 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut health = app.store.health();
     loop {
-        app.condition.set_ready(status.borrow_and_update().settled);
+        let (ready, sync) = {
+            let status = status.borrow_and_update();
+            (status.ready, status.sync)
+        };
+        app.condition.set_sync(sync);
+        app.condition.set_ready(ready);
         let open = app.condition.open_streams();
         directory.publish("ready", if app.condition.is_ready() { "true" } else { "false" });
         directory.publish("draining", if app.condition.is_draining() { "true" } else { "false" });
@@ -104,7 +113,7 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
             changed = health.changed() => if changed.is_err() {
                 return;
             },
-            changed = status.wait_for(|status| status.settled != app.condition.is_settled()) => if changed.is_err() {
+            changed = status.wait_for(|status| status.ready != app.condition.has_caught_up()) => if changed.is_err() {
                 return;
             },
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mychat_replication::{cluster::ClusterKey, mesh::MeshConfig};
+use mychat_replication::{cluster::ClusterKey, mesh::MeshConfig, snapshot::SnapshotConfig};
 
 use crate::accounts::password::Cost;
 
@@ -62,6 +62,8 @@ pub struct NodeConfig {
     pub mesh: Mutex<Option<MeshConfig>>,
     /// With more nodes than this, logs cross between regions through relays.
     pub relay_above: usize,
+    /// When it takes a peer's whole database rather than the logs, and how fast it gives its own.
+    pub snapshots: SnapshotConfig,
     /// The one-way delays to other regions that an emulated network adds, for the report of `/v1/node`.
     pub emulated_delay: Option<BTreeMap<String, Duration>>,
     /// The `Domain` of the session cookie, when nodes share one; the node's own host otherwise.
@@ -84,6 +86,7 @@ impl NodeConfig {
             cluster_key,
             mesh: Mutex::new(None),
             relay_above: mychat_replication::replica::RELAY_ABOVE,
+            snapshots: SnapshotConfig::default(),
             emulated_delay: None,
             cookie_domain: None,
             limits: Limits::default(),

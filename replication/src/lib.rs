@@ -37,7 +37,8 @@
 //! 2. [`store`], then its `writer.rs` and `merge.rs`: how rows become durable, and frames of others are merged.
 //! 3. [`protocol`]: the messages, the states, and why a prefix never has a gap.
 //! 4. [`replica`]: how the protocol is joined to a store and a mesh.
-//! 5. [`mesh`]: connections with mutual TLS, whose certificates come from the [`cluster`] key. `membership` (SWIM) says
+//! 5. [`snapshot`]: how a node that lacks very much gets a peer's whole database instead of the logs.
+//! 6. [`mesh`]: connections with mutual TLS, whose certificates come from the [`cluster`] key. `membership` (SWIM) says
 //!    who is alive, [`directory`] (gossip) what each member says of itself.
 //!
 //! # The invariants
@@ -66,6 +67,7 @@ mod membership;
 pub mod mesh;
 pub mod protocol;
 pub mod replica;
+pub mod snapshot;
 pub mod store;
 
 pub use identity::{NodeId, Role};

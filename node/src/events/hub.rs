@@ -225,6 +225,10 @@ impl Task {
             }
             state.audience()
         };
+        if commits.iter().any(|commit| commit.frames.is_empty()) {
+            // The database was replaced by one that holds more: what is new is in the logs only.
+            return self.catch_up().await;
+        }
         let frames: Vec<Arc<Frame>> =
             commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
         let rows: usize = frames.iter().map(|frame| frame.changes.len()).sum();

@@ -378,3 +378,35 @@ async fn typing_is_heard_by_the_others_and_not_kept() {
     let typing = reader.until("typing").await;
     assert_eq!((typing.id, typing.data), (None, json!({ "space": room, "account": ada.id })));
 }
+
+#[tokio::test]
+async fn i5_streams_go_on_when_the_database_is_replaced_by_a_copy_that_holds_more() {
+    let key = ClusterKey::generate();
+    let (a, b) = (TestNode::of(&key), TestNode::of(&key));
+    let ada = a.sign_up("Ada").await;
+    let space = space(&a, &ada).await;
+    a.copy_to(&b).await;
+    let mut reader = Reader::open(&b, &ada, None).await;
+    let said: BTreeSet<String> = (0..5).map(|number| format!("missed {number}")).collect();
+    for body in &said {
+        say(&a, &ada, &space, body).await;
+    }
+
+    let (old, folder) = (b.app.store.site(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("incoming");
+    let copied = a.app.store.copy_to(path.clone(), |_| true).await.expect("copied");
+    let incoming = b.app.store.prepare(path, copied.vector).await.expect("prepared");
+    b.app.store.adopt(incoming).await.expect("adopted");
+    assert_ne!(b.app.store.site(), old);
+    let heard = reader.messages_until("missed 4").await;
+    assert_eq!(bodies(&heard), said);
+
+    say(&b, &ada, &space, "under the new site").await;
+    let next = reader.until("message.created").await;
+    assert_eq!(next.data["body"], "under the new site");
+    // The cursor is good at the other node.
+    b.copy_to(&a).await;
+    let mut elsewhere = Reader::open(&a, &ada, next.id.as_deref()).await;
+    say(&a, &ada, &space, "next").await;
+    assert_eq!(elsewhere.until("message.created").await.data["body"], "next");
+}

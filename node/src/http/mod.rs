@@ -1,9 +1,9 @@
 //! The HTTP face: the routes of all domains put together, and what holds for every call.
 //!
 //! From the outside in, a call passes: the log and metrics of calls, the catch for panics, the headers that every
-//! answer carries, the reading of what is left of its body, CORS, the deadline, the wait for `MyChat-After`, and then its route. A handler gets what it needs
-//! through extractors that answer with problem documents themselves: [`Caller`], [`Body`], [`Query`], [`Path`],
-//! [`Write`].
+//! answer carries, the reading of what is left of its body, CORS, the deadline, the gate before data that has not caught
+//! up, the wait for `MyChat-After`, and then its route. A handler gets what it needs through extractors that answer with
+//! problem documents themselves: [`Caller`], [`Body`], [`Query`], [`Path`], [`Write`].
 
 mod after;
 mod body;
@@ -12,6 +12,7 @@ mod caller;
 mod drain;
 mod durability;
 pub mod expiry;
+mod gate;
 pub mod node_info;
 mod openapi;
 pub mod origins;
@@ -56,6 +57,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(drain::rest))
         .layer(cors(app.clone()))
         .layer(middleware::from_fn_with_state(app.clone(), call::deadline))
+        .layer(middleware::from_fn_with_state(app.clone(), gate::data))
         .layer(middleware::from_fn_with_state(app.clone(), after::wait))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     Router::new()

@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use mychat_replication::{NodeId, Role};
+use mychat_replication::{NodeId, Role, snapshot::SyncStatus};
 use serde::Serialize;
 
 use super::Problem;
@@ -103,8 +103,27 @@ pub struct NodeInfo {
     streams: Streams,
     /// Whether clients should be sent here.
     ready: bool,
+    /// How far it has got in coming to hold what the others hold.
+    sync: Sync,
     /// The router's URL, when one has joined.
     router_url: Option<String>,
+}
+
+/// What a node does about what it lacks of the others' logs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Sync {
+    /// `live`, `catching_up` (from the logs) or `snapshot` (it gets a peer's whole database).
+    state: &'static str,
+    /// How much of it is done; null when live.
+    percent: Option<f64>,
+    /// The node that the snapshot comes from, or that has most of what is missing.
+    from: Option<String>,
+}
+
+impl From<SyncStatus> for Sync {
+    fn from(sync: SyncStatus) -> Self {
+        Self { state: sync.state.name(), percent: sync.percent, from: sync.from.map(|node| node.to_string()) }
+    }
 }
 
 /// Event streams.
@@ -149,6 +168,7 @@ async fn node(State(app): State<App>) -> Json<NodeInfo> {
         peers: peers(&app),
         streams: Streams { open: app.condition.open_streams(), capacity: app.config.limits.streams },
         ready: app.condition.is_ready(),
+        sync: app.condition.sync().into(),
         router_url: router_url(&app),
     })
 }

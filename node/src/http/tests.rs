@@ -371,3 +371,33 @@ async fn the_web_client_is_served_under_a_strict_policy_and_kept_by_browsers() {
         node.call(Method::GET, outside, None, None).await.is_problem(404, "not_found");
     }
 }
+
+#[tokio::test]
+async fn while_the_node_gets_another_database_only_what_it_says_of_itself_is_answered() {
+    use mychat_replication::snapshot::{SyncState, SyncStatus};
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let from = Some(node.app.node());
+    node.app.condition.set_ready(false);
+    node.app.condition.set_sync(SyncStatus { state: SyncState::CatchingUp, percent: Some(12.5), from });
+    node.get("/readyz", &ada.token).await.expect(503);
+    node.get("/v1/accounts/me", &ada.token).await.expect(200);
+    node.app.condition.set_sync(SyncStatus { state: SyncState::Snapshot, percent: Some(47.1), from });
+    for path in ["/readyz", "/v1/accounts/me", "/v1/events", "/v1/spaces"] {
+        let refused = node.get(path, &ada.token).await.expect(503);
+        assert_eq!(refused["code"], "unavailable", "{path}");
+        assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains("47 %")), "{refused}");
+    }
+    let said = node.get("/v1/node", &ada.token).await.expect(200);
+    assert_eq!(
+        said["sync"],
+        json!({ "state": "snapshot", "percent": 47.1, "from": node.app.node().to_string() })
+    );
+    for path in ["/livez", "/", "/metrics"] {
+        assert_eq!(node.get(path, &ada.token).await.status, 200, "{path}");
+    }
+    node.app.condition.set_sync(SyncStatus::default());
+    node.app.condition.set_ready(true);
+    node.get("/v1/accounts/me", &ada.token).await.expect(200);
+    node.get("/readyz", &ada.token).await;
+}

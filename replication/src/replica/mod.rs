@@ -21,7 +21,7 @@ mod acks;
 mod figures;
 mod streams;
 mod task;
-mod wire;
+pub(crate) mod wire;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,6 +34,7 @@ use crate::{
     log::VersionVector,
     mesh::{Mesh, MeshEvent},
     protocol::Followers,
+    snapshot::{SnapshotConfig, SyncStatus},
     store::Store,
 };
 
@@ -54,11 +55,13 @@ pub struct ReplicaConfig {
     pub alone: bool,
     /// With more nodes than this, a log crosses to another region once, to a relay there (see [`crate::protocol`]).
     pub relay_above: usize,
+    /// When to take a peer's whole database, and how fast to give the own one.
+    pub snapshots: SnapshotConfig,
 }
 
 impl Default for ReplicaConfig {
     fn default() -> Self {
-        Self { alone: false, relay_above: RELAY_ABOVE }
+        Self { alone: false, relay_above: RELAY_ABOVE, snapshots: SnapshotConfig::default() }
     }
 }
 
@@ -67,6 +70,11 @@ impl Default for ReplicaConfig {
 pub struct Status {
     /// Whether writes may be accepted (see [`crate::protocol`]): not before the peers had their say.
     pub settled: bool,
+    /// Whether this node also holds what its peers hold, nearly: clients may be sent here. It stays so when the node
+    /// falls behind later on, unless it takes a snapshot.
+    pub ready: bool,
+    /// What the node does about what it lacks.
+    pub sync: SyncStatus,
     /// The peers that hold data, as far as they are connected.
     pub peers: BTreeMap<NodeId, PeerStatus>,
 }
@@ -113,7 +121,8 @@ impl Replica {
         events: mpsc::Receiver<MeshEvent>,
         config: ReplicaConfig,
     ) -> (Self, mpsc::Receiver<Message>) {
-        let (status, watching) = watch::channel(Status { settled: config.alone, ..Status::default() });
+        let ready = Status { settled: config.alone, ready: config.alone, ..Status::default() };
+        let (status, watching) = watch::channel(ready);
         let (messages, receiver) = mpsc::channel(APPLICATION_QUEUE);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -165,6 +174,8 @@ impl Drop for Replica {
 enum Report {
     /// An event for the core as it is.
     Event(crate::protocol::Event),
+    /// The work on a snapshot went on.
+    Snapshot(task::Outcome),
     /// A peer asked for a log; its answers go to the stream.
     Follower { peer: NodeId, request: wire::FollowRequest, send: quinn::SendStream },
 }

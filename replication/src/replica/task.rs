@@ -1,5 +1,7 @@
 //! The task that owns the protocol's core: turns what happens into events, and actions into deeds.
 
+mod snapshots;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
@@ -18,8 +20,11 @@ use crate::{
     log::GroupId,
     mesh::{Mesh, MeshEvent},
     protocol::{Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, Reading, StreamId},
+    snapshot,
     store::{Commit, Store, StoreError},
 };
+
+pub(super) use snapshots::Outcome;
 
 /// How often the core is told the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,6 +39,7 @@ struct Upstream {
 
 pub(super) struct CoreTask {
     core: Core,
+    snapshots: snapshots::Snapshots,
     store: Store,
     mesh: Mesh,
     tasks: TaskTracker,
@@ -65,6 +71,7 @@ impl CoreTask {
             Config { node: mesh.node(), region: mesh.region().into(), relay_above: config.relay_above };
         Self {
             core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.alone),
+            snapshots: snapshots::Snapshots::new(&store, config.snapshots, stop.clone()),
             store,
             mesh,
             tasks,
@@ -114,7 +121,7 @@ impl CoreTask {
                     None => return,
                 },
                 _ = ticks.tick() => {
-                    self.tell(Event::Tick);
+                    self.tell_and_look(Event::Tick);
                     self.publish();
                 }
             }
@@ -133,6 +140,14 @@ impl CoreTask {
 
     fn tell(&mut self, event: Event) {
         self.core.handle(event, self.started.elapsed());
+        self.act();
+    }
+
+    /// The same, with a look at what the peers hold before anything is done.
+    fn tell_and_look(&mut self, event: Event) {
+        let now = self.started.elapsed();
+        self.core.handle(event, now);
+        self.look_for_snapshot(now);
         self.act();
     }
 
@@ -156,6 +171,7 @@ impl CoreTask {
 
     fn report(&mut self, report: Report) {
         match report {
+            Report::Snapshot(outcome) => self.snapshot_outcome(outcome),
             Report::Event(event) => {
                 if let Event::FollowerClosed { stream } = event {
                     self.followers.remove(&stream);
@@ -199,9 +215,17 @@ impl CoreTask {
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
                 self.spawn(streams::accept(peer.node, send, recv, self.reports.clone()));
             }
+            MeshEvent::Stream { peer, kind: snapshot::KIND, send, recv } => {
+                self.serve_snapshot(peer.node, send, recv);
+            }
             MeshEvent::Datagram { peer, kind: wire::KIND, payload } => match wire::decode_heads(&payload) {
                 Ok((heads, reading)) if heads.group == GroupId::GLOBAL => {
-                    self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector, reading });
+                    let event = Event::Heads { peer, site: heads.site, vector: heads.vector, reading };
+                    if self.may_take_snapshot() {
+                        self.tell_and_look(event);
+                    } else {
+                        self.tell(event);
+                    }
                     self.publish_heads(peer);
                 }
                 Ok(_) => {}
@@ -316,7 +340,7 @@ impl CoreTask {
                 self.renew_site();
             }
             Action::Settled => {
-                self.store.release_writes();
+                self.gate_writes();
                 self.publish();
             }
         }
@@ -362,15 +386,16 @@ impl CoreTask {
     fn renew_site(&self) {
         let (store, reports) = (self.store.clone(), self.reports.clone());
         self.spawn(async move {
-            let site = loop {
+            loop {
                 match store.renew_site().await {
-                    Ok(site) => break site,
+                    Ok(_) => break,
                     Err(StoreError::Closed) => return,
                     Err(error) => tracing::error!(%error, "the site id can't be renewed; no write is accepted until it is"),
                 }
                 tokio::time::sleep(RENEWAL_PAUSE).await;
-            };
-            let vector = store.vector();
+            }
+            // As it is now: a snapshot may have brought yet another one.
+            let (site, vector) = (store.site(), store.vector());
             let _ = reports.send(Report::Event(Event::SiteRenewed { site, vector })).await;
         });
     }
@@ -395,7 +420,9 @@ impl CoreTask {
         let now = self.started.elapsed();
         let mut followers = self.core.followers();
         let status = Status {
-            settled: self.core.is_settled(),
+            settled: self.core.is_settled() && !self.snapshots.hold(),
+            ready: self.core.is_settled() && self.snapshots.is_ready(),
+            sync: self.snapshots.status(),
             peers: self
                 .connected
                 .iter()

@@ -118,7 +118,8 @@ pub fn decode_heads(bytes: &[u8]) -> Result<(Heads, Reading), Error> {
     Ok((heads, reading))
 }
 
-fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+/// Encodes a message that stands alone.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
     Ok(postcard::to_extend(message, vec![FORMAT])?)
 }
 
@@ -139,7 +140,12 @@ pub const fn format_for(reads: u8) -> Option<u8> {
 
 /// Writes the request that opens a stream.
 pub async fn write_request(send: &mut SendStream, request: &FollowRequest) -> Result<(), Error> {
-    let message = encode(request)?;
+    write_message(send, request).await
+}
+
+/// Writes a message with its length before it.
+pub async fn write_message<T: Serialize>(send: &mut SendStream, message: &T) -> Result<(), Error> {
+    let message = encode(message)?;
     let mut bytes = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
     bytes.extend(message);
     send.write_all(&bytes).await.map_err(|error| Error::Ended(error.to_string()))
@@ -178,7 +184,8 @@ pub async fn read_frame(
     Ok((reader.read(&message)?, 4 + message.len()))
 }
 
-async fn read_message(recv: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Vec<u8>, Error> {
+/// Reads a message that has its length before it.
+pub async fn read_message(recv: &mut (impl AsyncRead + Unpin), most: usize) -> Result<Vec<u8>, Error> {
     let ended = |error: std::io::Error| Error::Ended(error.to_string());
     let length = usize::try_from(recv.read_u32_le().await.map_err(ended)?).unwrap_or(usize::MAX);
     if length > most {

@@ -14,9 +14,11 @@
 //! Replicated tables have key columns and one packed column, `data`; rows are never deleted, only erased
 //! (`data` becomes NULL), so a cell's causal length is always 1.
 
+mod adopt;
 mod batch;
 mod checkpoint;
 mod connection;
+mod copy;
 mod error;
 mod health;
 mod later;
@@ -42,7 +44,10 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
+pub(crate) use adopt::beside;
+pub use adopt::{AdoptError, Incoming};
 pub use batch::Batch;
+pub use copy::Copied;
 use error::is_environment;
 pub use error::{DiskFault, OpenError, StoreError};
 pub use health::Health;
@@ -123,7 +128,8 @@ pub struct Written<T> {
 /// One durable transaction.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// Its versions, in the order of their application.
+    /// Its versions, in the order of their application. Empty when the database was replaced by a copy that holds
+    /// more ([`Store::adopt`]): what it has beyond the vector before is in the logs.
     pub frames: Vec<Arc<Frame>>,
     /// What the node holds now.
     pub vector: Arc<VersionVector>,
@@ -156,6 +162,7 @@ struct Inner {
     node: NodeId,
     generation: u64,
     path: PathBuf,
+    schema: Schema,
     queue: Arc<queue::Queue>,
     places: Arc<Semaphore>,
     held: AtomicBool,
@@ -166,7 +173,7 @@ struct Inner {
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    checkpointer: Mutex<Option<checkpoint::Checkpointer>>,
+    checkpointer: Arc<Mutex<Option<checkpoint::Checkpointer>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -203,6 +210,7 @@ impl Store {
                 node,
                 generation,
                 path: path.to_owned(),
+                schema: schema.clone(),
                 queue,
                 places: Arc::new(Semaphore::new(MAX_JOBS)),
                 held: AtomicBool::new(false),
@@ -213,7 +221,7 @@ impl Store {
                 readers: Arc::new(Mutex::new(Vec::new())),
                 reading: Arc::new(Semaphore::new(MAX_READERS)),
                 writer: Mutex::new(Some(thread)),
-                checkpointer: Mutex::new(Some(checkpointer)),
+                checkpointer: Arc::new(Mutex::new(Some(checkpointer))),
             }),
         })
     }

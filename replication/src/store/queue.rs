@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Applied, Batch, StoreError};
+use super::{Applied, Batch, StoreError, adopt::Adoption};
 use crate::log::{Frame, SiteId, VersionVector};
 
 /// What is left of a job once it ran: it is told how the commit went.
@@ -41,6 +41,7 @@ pub enum Work {
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
     /// Nothing came for as long as the writer wanted to wait.
     Idle,
+    Adopt(Box<Adoption>),
     Stop,
 }
 
@@ -49,6 +50,7 @@ struct Waiting {
     jobs: VecDeque<Queued>,
     remote: VecDeque<Remote>,
     renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
+    adoption: Option<Box<Adoption>>,
     remote_next: bool,
     closed: bool,
 }
@@ -77,6 +79,10 @@ impl Queue {
         self.push(|waiting| waiting.renewal = Some(answer))
     }
 
+    pub fn push_adoption(&self, adoption: Adoption) -> bool {
+        self.push(|waiting| waiting.adoption = Some(Box::new(adoption)))
+    }
+
     /// What is queued is still done; nothing new is taken.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -90,6 +96,9 @@ impl Queue {
         loop {
             if let Some(answer) = waiting.renewal.take() {
                 return Work::Renew(answer);
+            }
+            if let Some(adoption) = waiting.adoption.take() {
+                return Work::Adopt(adoption);
             }
             let remote_turn = waiting.remote_next || waiting.jobs.is_empty();
             if remote_turn && let Some(remote) = waiting.remote.pop_front() {

@@ -100,15 +100,18 @@ impl Schema {
         Ok(changed)
     }
 
+    /// Whether it has this migration.
+    pub(super) fn knows(&self, domain: &str, number: u32) -> bool {
+        OWN.iter().chain(&self.migrations).any(|step| step.domain == domain && step.number == number)
+    }
+
     /// A database of a newer program may mean its tables differently.
     fn refuse_newer(&self, db: &Connection) -> Result<(), OpenError> {
         let mut statement = db.prepare("SELECT domain, number FROM replication_migration")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (domain, number): (String, u32) = (row.get(0)?, row.get(1)?);
-            let known =
-                OWN.iter().chain(&self.migrations).any(|step| step.domain == domain && step.number == number);
-            if !known {
+            if !self.knows(&domain, number) {
                 return Err(OpenError::Newer { domain, number });
             }
         }

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     Applied, Batch, Commit, Derive, Health, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
+    adopt::{self, AdoptError, Incoming},
     batch::{NewRow, wall_millis},
     connection, health,
     later::Later,
@@ -136,6 +137,13 @@ impl Writer {
                     let _ = answer.send(self.renew());
                 }
                 Work::Idle => self.probe(),
+                Work::Adopt(adoption) => {
+                    let adopt::Adoption { incoming, quiet, answer } = *adoption;
+                    let adopted = self.adopt(&incoming);
+                    // Readers and checkpoints go on before anybody hears of it.
+                    drop(quiet);
+                    let _ = answer.send(adopted);
+                }
                 Work::Stop => break,
             }
         }
@@ -422,18 +430,11 @@ impl Writer {
     /// See [`site::renew`]; the connection is opened anew, since the extension caches the site id.
     fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
-        let new = site::renew(self.db()?, self.opened_at)?;
+        site::renew(self.db()?, self.opened_at)?;
         if let Some(db) = self.db.take() {
             connection::close(db);
         }
-        let db = connection::open_writer(&self.path).map_err(|error| match error {
-            OpenError::Sql(error) => StoreError::from(error),
-            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
-        })?;
-        self.held = read_vector(&db)?;
-        self.opened_at = site::head(&db)?;
-        self.held.set(new, self.opened_at);
-        self.db = Some(db);
+        let new = self.reopen()?;
         tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
         metrics::counter!("mychat_store_site_renewals_total").increment(1);
         self.site.send_replace(new);
@@ -455,9 +456,58 @@ impl Writer {
         });
         self.run_jobs(VecDeque::from([Queued { job, since: Instant::now() }]));
     }
+
+    /// Goes on with another database file, which holds all that this one does; see [`adopt`].
+    fn adopt(&mut self, incoming: &Incoming) -> Result<SiteId, AdoptError> {
+        self.db()?;
+        if !incoming.vector().covers(&self.held) {
+            return Err(AdoptError::Lacks);
+        }
+        self.clock.observe(incoming.stamp(), wall_millis());
+        incoming.seal(self.clock.last())?;
+        if let Some(db) = self.db.take() {
+            connection::close(db);
+        }
+        let swapped = adopt::swap(&self.path, incoming.path(), |_| {});
+        // Whichever file is in place now.
+        let site = self.reopen()?;
+        swapped.map_err(AdoptError::File)?;
+        // There is no way back from here, so what fails now is only told.
+        if let Some(db) = &self.db {
+            match Tables::read(db) {
+                Ok(tables) => self.tables = tables,
+                Err(error) => tracing::error!(%error, "the tables of the new database can't be read"),
+            }
+            match Later::open(db, &self.tables, self.derive.as_mut(), self.node) {
+                Ok(later) => self.later = later,
+                Err(error) => tracing::error!(%error, "what the new database keeps for later can't be read"),
+            }
+        }
+        let old = self.site.send_replace(site);
+        self.announce(Vec::new(), false);
+        if old != site && self.held.get(old) > Version(0) {
+            self.retire(old);
+        }
+        Ok(site)
+    }
+
+    /// Opens the connection that was closed, and reads what is held.
+    fn reopen(&mut self) -> Result<SiteId, StoreError> {
+        let db = connection::open_writer(&self.path).map_err(|error| match error {
+            OpenError::Sql(error) => StoreError::from(error),
+            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
+        })?;
+        let site = site::current(&db)?;
+        self.held = read_vector(&db)?;
+        self.opened_at = site::head(&db)?;
+        self.held.set(site, self.opened_at);
+        self.db = Some(db);
+        Ok(site)
+    }
 }
 
-fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
+/// What the database says it holds of each site's log.
+pub fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
     db.prepare_cached("SELECT site, version FROM replication_vector WHERE grp = ?1")?
         .query_map([GroupId::GLOBAL.0], |row| {
             Ok((SiteId(row.get(0)?), Version(row.get::<_, i64>(1)?.cast_unsigned())))
