@@ -10,7 +10,7 @@ use super::cluster::{Cluster, NAMES, NODES};
 use super::fill;
 use super::klukai;
 use super::mychat;
-use super::relay::Carried;
+use super::relay::{Carried, Relay};
 use super::settings::{CatchupArgs, System};
 use super::sheet::{Better, Sheet};
 use super::storage::{Storage, storage};
@@ -38,7 +38,7 @@ pub(super) fn method(args: &CatchupArgs) -> Vec<String> {
         ),
         format!("Then A is started, and once it is ready, C, {start}. B stays away."),
         "Level: from the start of C's process until it holds all that A holds, by their version vectors.".to_owned(),
-        "Wire: what A's replication wrote to streams (its own metric), and the contents of all UDP datagrams both \
+        "Wire: what A wrote to streams of logs and snapshots (its own metrics), and the contents of all UDP datagrams both \
          ways until then, without the headers of UDP and IP."
             .to_owned(),
         "Disk: pages by SQLite's dbstat, once C has stopped; replicated are the tables with a cr-sqlite clock, with \
@@ -81,7 +81,6 @@ pub(super) async fn measure(system: &System, args: &CatchupArgs, bar: &ProgressB
     until_level(&mut cluster, system, args.messages, bar).await?;
     let took = began.elapsed();
     let after = Counts::of(&cluster, system).await?;
-    let dropped = after.carried.dropped - before.carried.dropped;
     if !args.no_check {
         bar.set_message("comparing the nodes");
         compare(&cluster, args.messages + 1).await?;
@@ -92,38 +91,37 @@ pub(super) async fn measure(system: &System, args: &CatchupArgs, bar: &ProgressB
     let messages = args.messages as f64;
     sheet.row("level after", "s", Better::Lower, &[took.as_secs_f64()]);
     sheet.row("caught up", "messages/s", Better::Higher, &[messages / took.as_secs_f64()]);
+    costs(&mut sheet, messages, &before, &after);
+    let text = args.setup.general.body_bytes as f64;
+    for (name, bytes) in [
+        ("disk a message, replicated beyond the text", held.replicated as f64 / messages - text),
+        ("disk a message, local", held.local as f64 / messages),
+        ("disk a message, other", held.other as f64 / messages),
+    ] {
+        sheet.row(name, "bytes", Better::Lower, &[bytes]);
+    }
+    Ok(sheet)
+}
+
+/// What each message took of processors, memory and the wire.
+fn costs(sheet: &mut Sheet, messages: f64, before: &Counts, after: &Counts) {
     for at in [FULL, BEHIND] {
-        let cpu = after.usage[at].cpu - before.usage[at].cpu;
-        sheet.row(
-            format!("processor time a message, {}", NAMES[at]),
-            "µs",
-            Better::Lower,
-            &[cpu / messages * 1e6],
-        );
+        let cpu = (after.usage[at].cpu - before.usage[at].cpu) / messages * 1e6;
+        sheet.row(format!("processor time a message, {}", NAMES[at]), "µs", Better::Lower, &[cpu]);
     }
     for at in [FULL, BEHIND] {
         let peak = after.usage[at].peak as f64 / 1e6;
         sheet.row(format!("resident at most, {}", NAMES[at]), "MB", Better::Lower, &[peak]);
     }
-    let streams = after.sent - before.sent;
-    if *system == System::MyChat {
-        sheet.row("wire a message, streams", "bytes", Better::Lower, &[streams / messages]);
+    if let (Some(before), Some(after)) = (before.sent, after.sent) {
+        sheet.row("wire a message, streams", "bytes", Better::Lower, &[(after - before) / messages]);
     }
-    if !args.no_relay {
-        let datagrams = (after.carried.bytes - before.carried.bytes) as f64;
-        sheet.row("wire a message, datagrams", "bytes", Better::Lower, &[datagrams / messages]);
-        sheet.row("datagrams lost in the relay", "", Better::Neither, &[dropped as f64]);
+    if let (Some(before), Some(after)) = (before.carried, after.carried) {
+        let bytes = (after.bytes - before.bytes) as f64;
+        sheet.row("wire a message, datagrams", "bytes", Better::Lower, &[bytes / messages]);
+        let lost = (after.dropped - before.dropped) as f64;
+        sheet.row("datagrams lost in the relay", "", Better::Neither, &[lost]);
     }
-    let text = args.setup.general.body_bytes as f64;
-    sheet.row(
-        "disk a message, replicated beyond the text",
-        "bytes",
-        Better::Lower,
-        &[held.replicated as f64 / messages - text],
-    );
-    sheet.row("disk a message, local", "bytes", Better::Lower, &[held.local as f64 / messages]);
-    sheet.row("disk a message, other", "bytes", Better::Lower, &[held.other as f64 / messages]);
-    Ok(sheet)
 }
 
 /// Brings A to where it has everything and runs, and B and C to where they do not run; gives what C's database took.
@@ -174,20 +172,23 @@ async fn prepare(
 /// What has been used and sent at a moment.
 struct Counts {
     usage: [Usage; NODES],
-    carried: Carried,
-    /// By A's replication, to streams.
-    sent: f64,
+    /// By the relay, where there is one.
+    carried: Option<Carried>,
+    /// By A, to streams of logs and of snapshots, where it tells.
+    sent: Option<f64>,
 }
 
 impl Counts {
     async fn of(cluster: &Cluster, system: &System) -> anyhow::Result<Self> {
+        let node = cluster.http(FULL);
         let sent = match system {
             System::MyChat => {
-                mychat::metric(cluster.http(FULL), "mychat_replication_sent_bytes_total").await?
+                let logs = mychat::metric(node, "mychat_replication_sent_bytes_total").await?;
+                Some(logs + mychat::metric(node, "mychat_snapshot_sent_bytes_total").await?)
             }
-            System::Klukai(_) => 0.0,
+            System::Klukai(_) => None,
         };
-        let carried = cluster.servers.relay.as_ref().map(super::relay::Relay::carried).unwrap_or_default();
+        let carried = cluster.servers.relay.as_ref().map(Relay::carried);
         Ok(Self { usage: cluster.servers.usage(), carried, sent })
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn measure(system: &System, args: &LatencyArgs, bar: &ProgressB
         });
     }
     let watching = show(bar, &timeline);
-    let before = (cluster.servers.usage(), Usage::of(None), Instant::now());
+    let before = Before::of(&cluster);
     let posted = load::on_schedule(&cluster, &timeline, args.connections).await;
     watching.abort();
     posted?;
@@ -146,23 +146,42 @@ fn sheet(timeline: &Timeline, from: u64, delay: Option<Duration>) -> Sheet {
     sheet
 }
 
+/// What had been used when it began.
+struct Before {
+    at: Instant,
+    nodes: [Usage; NODES],
+    own: Usage,
+    dropped: u64,
+}
+
+impl Before {
+    fn of(cluster: &Cluster) -> Self {
+        // What was late until now does not count.
+        let relay = cluster.servers.relay.as_ref().inspect(|relay| drop(relay.take_lateness()));
+        Self {
+            at: Instant::now(),
+            nodes: cluster.servers.usage(),
+            own: Usage::of(None),
+            dropped: relay.map_or(0, |relay| relay.carried().dropped),
+        }
+    }
+}
+
 /// How busy the machine was meanwhile.
-fn usage(sheet: &mut Sheet, cluster: &Cluster, before: &([Usage; NODES], Usage, Instant)) {
-    let (nodes, own, began) = before;
-    let seconds = began.elapsed().as_secs_f64();
-    let share = |now: Usage, before: &Usage| (now.cpu - before.cpu) / seconds * 100.0;
+fn usage(sheet: &mut Sheet, cluster: &Cluster, before: &Before) {
+    let seconds = before.at.elapsed().as_secs_f64();
+    let share = |now: Usage, before: Usage| (now.cpu - before.cpu) / seconds * 100.0;
     let now = cluster.servers.usage();
-    let [a, b, c] = std::array::from_fn(|at| share(now[at], &nodes[at]));
-    sheet.row("processor: A, B, C, generator", "%", Better::Neither, &[a, b, c, share(Usage::of(None), own)]);
+    let [a, b, c] = std::array::from_fn(|at| share(now[at], before.nodes[at]));
+    let own = share(Usage::of(None), before.own);
+    sheet.row("processor: A, B, C, generator", "%", Better::Neither, &[a, b, c, own]);
     if let Some(relay) = &cluster.servers.relay {
         let late = relay.take_lateness();
-        let late = [50.0, 90.0, 99.0, 100.0].map(|part| {
-            f64::from(u32::try_from(late.value_at_percentile(part)).unwrap_or(u32::MAX)) / 1000.0
-        });
+        let late = [50.0, 90.0, 99.0, 100.0].map(|part| late.value_at_percentile(part) as f64 / 1000.0);
         sheet.row("relay late by", "ms", Better::Neither, &late);
-        let carried = relay.carried();
-        if carried.dropped > 0 {
-            tracing::warn!(dropped = carried.dropped, "the relay lost datagrams");
+        let dropped = relay.carried().dropped - before.dropped;
+        if dropped > 0 {
+            tracing::warn!(dropped, "the relay lost datagrams");
         }
     }
 }

@@ -164,3 +164,65 @@ fn bar(progress: &MultiProgress, what: String) -> ProgressBar {
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     progress.add(ProgressBar::no_length().with_style(style).with_message(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: BenchCommand,
+    }
+
+    fn parse(line: &str) -> Result<ReplicationCommand, clap::Error> {
+        let words = ["bench", "replication"].into_iter().chain(line.split(' '));
+        let BenchCommand::Replication(command) = Program::try_parse_from(words)?.command;
+        Ok(command)
+    }
+
+    #[test]
+    fn flags_are_read() {
+        Program::command().debug_assert();
+        match parse("latency --rate 100 --delay-ms 40 --peer klukai --klukai x --peer-rate 10 --runs 3")
+            .unwrap()
+        {
+            ReplicationCommand::Latency(args) => {
+                let rates = [System::MyChat, System::Klukai("x".into())].map(|system| args.rate_of(&system));
+                assert_eq!((rates, args.delay_ms, args.setup.general.runs), ([100, 10], Some(40), 3));
+            }
+            other => panic!("{other:?}"),
+        }
+        match parse("growth --sizes 10,20").unwrap() {
+            ReplicationCommand::Growth(args) => assert_eq!((args.sizes, args.sites), (vec![10, 20], 30)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bad_flags_are_refused_by_name() {
+        for (line, name) in [
+            ("latency --rate 0", "--rate"),
+            ("latency --peer klukai", "--klukai"),
+            ("latency --peer-rate 10", "--peer"),
+            ("throughput --writers 0", "--writers"),
+            ("throughput --body-bytes 5", "--body-bytes"),
+            ("catchup --per-version 0", "--per-version"),
+            ("growth --sites 1", "--sites"),
+        ] {
+            assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        match parse("throughput --peer klukai --klukai /nowhere/corrosion").unwrap() {
+            ReplicationCommand::Throughput(args) => {
+                assert!(args.setup.systems().unwrap_err().to_string().contains("/nowhere/corrosion"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -18,6 +18,10 @@ pub(super) const DATABASE: &str = "mychat.db";
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
+/// The account that speaks. It lives as long as the folder that it is in.
+const EMAIL: &str = "bench@bench.example";
+const PASSWORD: &str = "measured, not kept";
+
 /// Who speaks, and where.
 #[derive(Debug)]
 pub(super) struct MyChat {
@@ -77,8 +81,7 @@ impl MyChat {
     /// Makes an account and a space at the first node, and waits until every node knows both.
     pub(super) async fn prepare(places: &[Place; NODES]) -> anyhow::Result<Self> {
         let first = places[0].http;
-        let account =
-            json!({ "email": "bench@bench.example", "password": "measured, not kept", "name": "Bench" });
+        let account = json!({ "email": EMAIL, "password": PASSWORD, "name": "Bench" });
         let account =
             post(first, "/v1/accounts", None, &account).await.context("the account can't be made")?;
         let token = text(&account, "token")?;
@@ -116,13 +119,17 @@ impl MyChat {
 
     /// How many messages a node's history has, and a hash of them all, in their order.
     pub(super) async fn history(&self, node: SocketAddr) -> anyhow::Result<(u64, String)> {
+        // The first token may have expired by now.
+        let session = json!({ "email": EMAIL, "password": PASSWORD });
+        let session = post(node, "/v1/sessions", None, &session).await.context("signing in fails")?;
+        let authorization = format!("authorization: Bearer {}", text(&session, "token")?);
         let mut connection = Connection::open(node).await?;
         let (mut count, mut hash) = (0, ring::digest::Context::new(&ring::digest::SHA256));
         let mut next = String::new();
         loop {
             let path =
                 format!("/v1/spaces/{}/messages?since=1970-01-01&order=asc&limit=200{next}", self.space);
-            let call = request("GET", &path, node, &[self.authorization()], "");
+            let call = request("GET", &path, node, std::slice::from_ref(&authorization), "");
             let page = json_of(connection.call(&call).await?)?;
             for message in page["items"].as_array().context("a history without items")? {
                 count += 1;

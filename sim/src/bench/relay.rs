@@ -239,6 +239,8 @@ impl Shared {
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                // Says that an earlier one found nobody there; this one has not been tried yet.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(_) => break,
             }
         }
@@ -347,5 +349,22 @@ mod tests {
         for number in 0..200_u32 {
             assert_eq!(receive(&behind).await.0, number.to_be_bytes());
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_away_is_reached_again() {
+        let (behind, front) = (free(), free());
+        let relay = Relay::start(Duration::ZERO, &[(front, behind)]).unwrap();
+        let sender = socket().await;
+        let deadline = Instant::now() + PATIENCE;
+        while relay.carried().datagrams < 20 {
+            assert!(Instant::now() < deadline, "{:?}", relay.carried());
+            sender.send_to(b"nobody there", front).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let behind = UdpSocket::bind(behind).await.unwrap();
+        sender.send_to(b"somebody", front).await.unwrap();
+        while receive(&behind).await.0 != b"somebody" {}
+        assert_eq!(relay.carried().dropped, 0);
     }
 }
