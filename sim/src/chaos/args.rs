@@ -56,7 +56,7 @@ pub enum Scenario {
     Stall,
     /// A node is frozen and thawed every second
     Flap,
-    /// Kills, cuts, loss and freezes at random, several at a time, each until the next but a few
+    /// Kills, stops, cuts, loss and freezes at random, several at a time
     Storm,
     /// All of them
     All,

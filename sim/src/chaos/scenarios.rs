@@ -215,6 +215,13 @@ impl Stage {
         let mut since = Instant::now();
         self.cluster.nodes[victim].start()?;
         self.load.spare(victim, false);
+        if round % 4 >= 2 {
+            // It dies again while it finds out what it has lost, or while it takes a new site id.
+            self.pause(if alone { 4_500..5_500 } else { 0..500 }).await?;
+            self.cluster.nodes[victim].kill();
+            since = Instant::now();
+            self.cluster.nodes[victim].start()?;
+        }
         if alone {
             self.go_on(ALONE).await?;
             self.cluster.net.mend();
