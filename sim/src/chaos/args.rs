@@ -170,7 +170,7 @@ mod tests {
             ("chaos war", "SCENARIO"),
             ("chaos kill --rounds 0", "--rounds"),
             ("chaos kill --seconds NaN", "--seconds"),
-            ("chaos kill --rate -1", "--rate"),
+            ("chaos kill --rate 0", "--rate"),
             ("chaos loss --loss 100", "--loss"),
         ] {
             assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");
