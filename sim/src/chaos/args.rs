@@ -56,7 +56,7 @@ pub enum Scenario {
     Stall,
     /// A node is frozen and thawed every second
     Flap,
-    /// Kills, cuts, loss and freezes at random, several at a time, each until the next but a few
+    /// Kills, stops, cuts, loss and freezes at random, several at a time
     Storm,
     /// All of them
     All,
@@ -170,7 +170,7 @@ mod tests {
             ("chaos war", "SCENARIO"),
             ("chaos kill --rounds 0", "--rounds"),
             ("chaos kill --seconds NaN", "--seconds"),
-            ("chaos kill --rate -1", "--rate"),
+            ("chaos kill --rate 0", "--rate"),
             ("chaos loss --loss 100", "--loss"),
         ] {
             assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");

@@ -205,3 +205,70 @@ fn unseen(reader: &Reader, entries: &[Entry]) -> Vec<String> {
     let missing = entries.iter().enumerate().filter(missing);
     missing.map(|(number, entry)| format!("#{number} (client id {})", entry.client_id)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use uuid::Uuid;
+
+    use super::super::history::Row;
+    use super::*;
+
+    const NAMES: [&str; 3] = ["fra", "iad", "syd"];
+
+    /// A ledger of three messages that `fra` has acknowledged, and the history that has just these.
+    fn sound() -> (Ledger, HashMap<Uuid, Vec<Row>>) {
+        let (ledger, mut messages) = (Ledger::new(), HashMap::new());
+        for number in 0..3 {
+            let (client_id, id) =
+                (Uuid::from_u128(10 + number as u128), Uuid::from_u128(20 + number as u128));
+            assert_eq!(ledger.post(client_id), number);
+            ledger.attempt(number);
+            ledger.settle(number, Fate::Acknowledged { node: 0, id, at: Instant::now() });
+            let (author, sent_at) = (serde_json::Value::Null, String::new());
+            let row =
+                Row { id, author, body: load::body(number).into(), sent_at, client_id: Some(client_id) };
+            messages.insert(client_id, vec![row]);
+        }
+        (ledger, messages)
+    }
+
+    fn judged(ledger: &Ledger, messages: HashMap<Uuid, Vec<Row>>) -> Verdict {
+        let mut verdict = Verdict::default();
+        let history = History { messages, count: 3, ordered: true, hash: String::new() };
+        verdict.history("iad", &NAMES.map(str::to_owned), &history, &ledger.entries(), ledger);
+        verdict
+    }
+
+    #[test]
+    fn what_is_as_acknowledged_is_right() {
+        let (ledger, messages) = sound();
+        assert_eq!(judged(&ledger, messages).wrong, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_not_is_named() {
+        let second = Uuid::from_u128(11);
+        let (ledger, mut messages) = sound();
+        messages.remove(&second);
+        let verdict = judged(&ledger, messages);
+        assert_eq!((verdict.lost, verdict.doubled, verdict.wrong.len()), (1, 0, 1));
+        for part in ["lost on iad", "#1", "acknowledged by fra", &Uuid::from_u128(21).to_string()] {
+            assert!(verdict.wrong[0].contains(part), "{} lacks {part}", verdict.wrong[0]);
+        }
+
+        let (ledger, mut messages) = sound();
+        let rows = messages.get_mut(&second).unwrap();
+        rows.push(Row { id: Uuid::from_u128(99), ..rows[0].clone() });
+        let verdict = judged(&ledger, messages);
+        assert_eq!((verdict.lost, verdict.doubled), (0, 1));
+
+        let (ledger, mut messages) = sound();
+        messages.get_mut(&second).unwrap()[0].body = "something else".into();
+        messages.get_mut(&Uuid::from_u128(12)).unwrap()[0].id = Uuid::from_u128(98);
+        let stranger = messages[&second].clone();
+        messages.insert(Uuid::from_u128(77), stranger);
+        assert_eq!(judged(&ledger, messages).wrong.len(), 3);
+    }
+}

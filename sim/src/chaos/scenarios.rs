@@ -206,6 +206,7 @@ impl Stage {
         // What only this disk had would be lost with it, rightly.
         self.load.spare(victim, true);
         self.handed_over(victim).await?;
+        let sites = self.sites(victim).await;
         self.cluster.nodes[victim].kill();
         std::fs::remove_dir_all(&data)?;
         std::fs::rename(&copy, &data)?;
@@ -215,12 +216,30 @@ impl Stage {
         let mut since = Instant::now();
         self.cluster.nodes[victim].start()?;
         self.load.spare(victim, false);
+        if round % 4 >= 2 {
+            // It dies again while it finds out what it has lost, or while it takes a new site id.
+            self.pause(if alone { 4_500..5_500 } else { 0..500 }).await?;
+            self.cluster.nodes[victim].kill();
+            since = Instant::now();
+            self.cluster.nodes[victim].start()?;
+        }
         if alone {
             self.go_on(ALONE).await?;
             self.cluster.net.mend();
             since = Instant::now();
         }
-        self.heal(since).await
+        self.heal(since).await?;
+        if self.sites(victim).await <= sites {
+            let name = REGIONS[victim];
+            self.wrong
+                .push(format!("{name} went on under a site id whose versions others know: {sites} sites"));
+        }
+        Ok(())
+    }
+
+    /// How many sites' logs a node holds a part of.
+    async fn sites(&self, node: usize) -> usize {
+        self.client.status(node).await.map_or(0, |status| status.heads.len())
     }
 
     async fn stall(&mut self, time: Duration) -> anyhow::Result<()> {

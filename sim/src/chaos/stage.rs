@@ -274,14 +274,14 @@ async fn furnish(client: &Client, cluster: &mut Cluster) -> anyhow::Result<Uuid>
     let made =
         client.call(0, Method::POST, "/v1/spaces", Some(&wish)).await.context("no space can be made")?;
     let space: Uuid = made["id"].as_str().and_then(|id| id.parse().ok()).context("the space has no id")?;
-    for node in 0..REGIONS.len() {
+    for (node, name) in REGIONS.iter().enumerate() {
         let path = format!("/v1/spaces/{space}");
         while let Err(failure) = client.call(node, Method::GET, &path, None).await {
-            ensure!(Instant::now() < deadline, "{} does not learn of the space: {failure}", REGIONS[node]);
+            ensure!(Instant::now() < deadline, "{name} does not learn of the space: {failure}");
             tokio::time::sleep(POLL).await;
         }
         while client.status(node).await.is_none_or(|status| status.peers.len() + 1 < REGIONS.len()) {
-            ensure!(Instant::now() < deadline, "{} does not meet the others", REGIONS[node]);
+            ensure!(Instant::now() < deadline, "{name} does not meet the others");
             tokio::time::sleep(POLL).await;
         }
     }

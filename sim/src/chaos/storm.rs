@@ -22,7 +22,7 @@ impl Stage {
     pub(super) async fn storm(&mut self) -> anyhow::Result<()> {
         let mut now = Suffering::default();
         for _ in 0..STRIKES {
-            self.strike(&mut now)?;
+            self.strike(&mut now).await?;
             self.pause(100..1_500).await?;
         }
         let since = Instant::now();
@@ -33,10 +33,10 @@ impl Stage {
         self.heal(since).await
     }
 
-    fn strike(&mut self, now: &mut Suffering) -> anyhow::Result<()> {
+    async fn strike(&mut self, now: &mut Suffering) -> anyhow::Result<()> {
         let node = self.any();
         let other = (node + self.chance.random_range(1..REGIONS.len())) % REGIONS.len();
-        match self.chance.random_range(0..9) {
+        match self.chance.random_range(0..10) {
             0 | 1 => {
                 self.cluster.nodes[node].kill();
                 (now.dead[node], now.frozen[node]) = (true, false);
@@ -49,6 +49,10 @@ impl Stage {
             4 => self.cluster.net.isolate(node),
             5 => self.cluster.net.lose(0.2),
             6 => self.cluster.net.mend(),
+            7 if !now.dead[node] && !now.frozen[node] => {
+                self.cluster.nodes[node].stop().await?;
+                now.dead[node] = true;
+            }
             _ => self.wake(node, now)?,
         }
         Ok(())
