@@ -70,8 +70,8 @@ impl Default for ReplicaConfig {
 pub struct Status {
     /// Whether writes may be accepted (see [`crate::protocol`]): not before the peers had their say.
     pub settled: bool,
-    /// Whether this node also holds what its peers hold, nearly: clients may be sent here. It stays so when the node
-    /// falls behind later on, unless it takes a snapshot.
+    /// Whether this node also holds what its peers held a moment ago: clients may be sent here. Once that has lasted, it
+    /// stays so when the node falls behind later on, unless it takes a snapshot.
     pub ready: bool,
     /// What the node does about what it lacks.
     pub sync: SyncStatus,

@@ -8,7 +8,7 @@
 //!  hash ─▶ unpack ─▶ Store::prepare ─▶ Store::adopt ─▶ new site id, then the logs as ever
 //! ```
 //!
-//! - [`plan`](self) decides, without input or output: above [`SnapshotConfig::above`] versions, from the nearest peer that
+//! - `plan.rs` decides, without input or output: above [`SnapshotConfig::above`] versions, from the nearest peer that
 //!   holds everything which this node does. What this node alone holds is never given up for it.
 //! - While a snapshot is under way no log is followed, no write is accepted, and the node is not ready.
 //! - A broken transfer goes on at the same byte: after a loss of the connection, and after a kill of either process as
