@@ -32,8 +32,10 @@ pub struct Writer {
     path: PathBuf,
     /// Held as long as the writer lives: a second process on the same file would reuse versions.
     _lock: File,
-    /// `None` only while the connection is opened anew.
+    /// `None` only while the connection is opened anew, or after that failed.
     db: Option<Connection>,
+    /// Why it failed.
+    broken: Option<StoreError>,
     tables: Tables,
     derive: Box<dyn Derive>,
     later: Later,
@@ -85,6 +87,7 @@ impl Writer {
             path: path.to_owned(),
             _lock: lock,
             db: Some(db),
+            broken: None,
             tables,
             derive,
             later,
@@ -119,7 +122,11 @@ impl Writer {
     pub fn run(mut self, queue: &Queue) {
         loop {
             let patience = (!self.health.is_well()).then_some(health::PROBE);
-            match queue.next(patience) {
+            let work = queue.next(patience);
+            if self.db.is_none() {
+                self.broken = self.reopen().err();
+            }
+            match work {
                 Work::Jobs(jobs) => self.run_jobs(jobs),
                 Work::Remote(Remote { frames, answer }) => {
                     let result = self.apply(&frames).inspect_err(|error| self.recover(error));
@@ -138,7 +145,7 @@ impl Writer {
     }
 
     fn db(&self) -> Result<&Connection, StoreError> {
-        self.db.as_ref().ok_or(StoreError::Closed)
+        self.db.as_ref().ok_or_else(|| self.broken.clone().unwrap_or(StoreError::Closed))
     }
 
     fn run_jobs(&mut self, mut jobs: VecDeque<Queued>) {
@@ -358,24 +365,37 @@ impl Writer {
     }
 
     /// After a failure: nothing half-written stays open, and the vector is what the disk says.
+    ///
+    /// The connection is opened anew, since the extension counts a version when its commit begins, and would go on
+    /// counting one whose commit failed.
     fn recover(&mut self, error: &StoreError) {
         self.health.failed(error);
-        let Some(db) = &self.db else { return };
-        if !db.is_autocommit()
+        if let Some(db) = &self.db
+            && !db.is_autocommit()
             && let Err(error) = db.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "a failed transaction could not be rolled back");
         }
-        match read_vector(db).and_then(|mut held| {
-            held.set(*self.site.borrow(), site::head(db)?);
-            Ok(held)
-        }) {
-            Ok(held) => {
-                self.held = held;
-                self.vector.send_replace(Arc::new(self.held.clone()));
-            }
-            Err(error) => tracing::error!(%error, "the version vector could not be read after a failure"),
+        if let Err(error) = self.reopen() {
+            tracing::error!(%error, "the database can't be opened again after a failure; it is tried with the next write");
+            self.broken = Some(error);
         }
+    }
+
+    /// Opens the connection anew, and reads what it holds.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if let Some(db) = self.db.take() {
+            connection::close(db);
+        }
+        let db = connection::open_writer(&self.path).map_err(|error| match error {
+            OpenError::Sql(error) => StoreError::from(error),
+            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
+        })?;
+        self.held = read_vector(&db)?;
+        self.held.set(*self.site.borrow(), site::head(&db)?);
+        self.vector.send_replace(Arc::new(self.held.clone()));
+        (self.db, self.broken) = (Some(db), None);
+        Ok(())
     }
 
     /// Tries a commit that nobody waits for, while commits are refused: only one that reaches the disk says that it
@@ -398,21 +418,12 @@ impl Writer {
     fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
         let new = site::renew(self.db()?, self.opened_at)?;
-        if let Some(db) = self.db.take() {
-            connection::close(db);
-        }
-        let db = connection::open_writer(&self.path).map_err(|error| match error {
-            OpenError::Sql(error) => StoreError::from(error),
-            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
-        })?;
-        self.held = read_vector(&db)?;
-        self.opened_at = site::head(&db)?;
-        self.held.set(new, self.opened_at);
-        self.db = Some(db);
+        // Before anything can fail: the old id is not this database's any more.
+        self.site.send_replace(new);
+        self.reopen()?;
+        self.opened_at = self.held.get(new);
         tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
         metrics::counter!("mychat_store_site_renewals_total").increment(1);
-        self.site.send_replace(new);
-        self.vector.send_replace(Arc::new(self.held.clone()));
         Ok(new)
     }
 }
