@@ -237,6 +237,8 @@ async fn i1_durable_a_disk_that_fails_and_works_again_costs_no_message() {
         assert_eq!(syd.get(&path).by(&ada).send().await.status, 200, "{fault}");
         std::fs::remove_file(&faulty).expect("removed");
         cluster.nodes[1].ready().await;
+        // Also before the next write: what was refused has left no version behind that nobody can get.
+        cluster.agree().await;
         accepted.write(syd, &ada, &space, 3).await;
         cluster.agree().await;
         accepted.are_everywhere(&nodes, &ada, &space).await;

@@ -314,7 +314,7 @@ async fn what_is_written_after_a_change_that_can_not_be_merged_is_in_the_log() {
     assert_eq!(log_of(&store, SiteId([7; 16]), 0).await.len(), 3, "the broken ones are passed on");
 }
 
-/// Lets the database grow by a few pages at the most.
+/// Lets the database grow by a few pages at the most, until a commit has failed.
 async fn confine(store: &Store, pages: i64) {
     let set = store.write(move |batch| {
         let now: i64 = batch.connection().query_row("PRAGMA page_count", [], |row| row.get(0))?;
@@ -350,6 +350,8 @@ async fn i2_after_a_commit_that_the_disk_refuses_the_vector_is_read_anew_and_wri
     let error = refused.await.expect_err("there is no room");
     assert_eq!(error.disk_fault(), Some(DiskFault::Full), "{error}");
     assert!(health.has_changed().expect("it lives"));
+    // The limit was that of a connection, which has been opened anew.
+    confine(&store, 2).await;
     let error = store.apply(remote.clone()).await.expect_err("there is no room");
     assert_eq!(error.disk_fault(), Some(DiskFault::Full), "{error}");
     assert_eq!((store.vector(), count(&store, "note").await), (before, 1), "nothing half-written");
@@ -357,7 +359,6 @@ async fn i2_after_a_commit_that_the_disk_refuses_the_vector_is_read_anew_and_wri
     let well = tokio::time::timeout(PATIENCE, health.wait_for(|health| *health == Health::Well));
     well.await.expect("in time").expect("it lives");
 
-    confine(&store, 1000).await;
     write(&store, &[("note", 3, Some(&[1, 3]))]).await;
     let applied = store.apply(remote).await.expect("there is room");
     assert_eq!(applied, Applied { applied: 2, ..Applied::default() });

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use mychat_replication::{
     Role,
     cluster::ClusterKey,
-    log::{Value, VersionVector},
-    mesh::{Mesh, MeshConfig, MeshError},
+    log::{GroupId, SiteId, Value, Version, VersionVector, codec},
+    mesh::{Mesh, MeshConfig, MeshError, MeshEvent},
     replica::{Replica, ReplicaConfig},
     store::{DeriveNothing, Migration, Schema, Store, StoreError},
 };
@@ -215,4 +215,70 @@ async fn commits_do_not_wait_for_the_heartbeat() {
     }
     assert!(started.elapsed() < Duration::from_secs(10), "100 round trips took {:?}", started.elapsed());
     println!("100 writes, each seen on the other node before the next: {:?}", started.elapsed());
+}
+
+/// A peer of a release to come answers in a format of frames that this one does not read, until it finds out: nothing
+/// is lost, and nothing else stops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_in_an_unknown_format_is_asked_for_again_until_it_can_be_read() {
+    const KIND: u8 = 16;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[a.mesh.local_addr()]).await;
+    b.settled().await;
+    // Its log, as its own store has it.
+    let other = Store::open(&folder.path().join("other.db"), &Schema::new(&[NOTES]), Box::new(DeriveNothing))
+        .expect("opens");
+    let write = other.write(|batch| {
+        batch.insert("note", vec![Value::from([9, 9, 9, 9])], vec![7; 100]);
+        Ok::<_, StoreError>(())
+    });
+    let theirs = write.await.expect("written").vector;
+    let frame = &other.read_log(other.site(), Version(0), 1 << 20).await.expect("the log").frames[0];
+    let readable = codec::encode(frame).expect("a frame");
+    let mut unreadable = readable.clone();
+    unreadable[0] = codec::FORMAT + 1;
+
+    let config = MeshConfig {
+        node: other.node(),
+        role: Role::Node,
+        region: "syd".into(),
+        bind: any(),
+        advertise: None,
+        seeds: vec![a.mesh.local_addr().to_string()],
+        key,
+        wrap_socket: None,
+    };
+    let (mesh, mut events) = Mesh::start(config).await.expect("the mesh starts");
+    let heads = postcard::to_extend(&(GroupId::GLOBAL, other.site(), &*theirs), vec![1]).expect("heads");
+    let (mut asked, mut open) = (0, Vec::new());
+    while asked < 3 {
+        match timeout(DEADLINE, events.recv()).await.expect("it is asked again").expect("the mesh lives") {
+            // Heads for heads: one that is lost, or comes too early, is made up for.
+            MeshEvent::Datagram { peer, kind: KIND, .. } if peer == a.store.node() => {
+                let _ = mesh.datagram(peer, KIND, heads.clone().into());
+            }
+            MeshEvent::Stream { peer, kind: KIND, mut send, mut recv } if peer.node == a.store.node() => {
+                let mut length = [0; 4];
+                recv.read_exact(&mut length).await.expect("a length");
+                let mut request = vec![0; u32::from_le_bytes(length) as usize];
+                recv.read_exact(&mut request).await.expect("a request");
+                let (_, site, after, reads): (GroupId, SiteId, Version, u8) =
+                    postcard::from_bytes(&request[1..]).expect("a request");
+                assert_eq!((site, after, reads), (other.site(), Version(0), codec::FORMAT));
+                let answer = if asked < 2 { &unreadable } else { &readable };
+                asked += 1;
+                send.write_all(&(answer.len() as u32).to_le_bytes()).await.expect("sent");
+                send.write_all(answer).await.expect("sent");
+                open.push((send, recv));
+                // What others write goes on.
+                let wrote = b.write(asked).await;
+                a.holds(&wrote).await;
+            }
+            _ => {}
+        }
+    }
+    a.holds(&theirs).await;
+    assert_eq!(notes(&a).await.len(), 4);
 }

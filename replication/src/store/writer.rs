@@ -33,8 +33,10 @@ pub struct Writer {
     path: PathBuf,
     /// Held as long as the writer lives: a second process on the same file would reuse versions.
     _lock: File,
-    /// `None` only while the connection is opened anew.
+    /// `None` only while the connection is opened anew, or after that failed.
     db: Option<Connection>,
+    /// Why it failed.
+    broken: Option<StoreError>,
     tables: Tables,
     derive: Box<dyn Derive>,
     later: Later,
@@ -88,6 +90,7 @@ impl Writer {
             path: path.to_owned(),
             _lock: lock,
             db: Some(db),
+            broken: None,
             tables,
             derive,
             later,
@@ -127,7 +130,11 @@ impl Writer {
     pub fn run(mut self, queue: &Queue) {
         loop {
             let patience = (!self.health.is_well()).then_some(health::PROBE);
-            match queue.next(patience) {
+            let work = queue.next(patience);
+            if self.db.is_none() {
+                self.broken = self.reopen().err();
+            }
+            match work {
                 Work::Jobs(jobs) => self.run_jobs(jobs),
                 Work::Remote(Remote { frames, answer }) => {
                     let result = self.apply(&frames).inspect_err(|error| self.recover(error));
@@ -153,7 +160,7 @@ impl Writer {
     }
 
     fn db(&self) -> Result<&Connection, StoreError> {
-        self.db.as_ref().ok_or(StoreError::Closed)
+        self.db.as_ref().ok_or_else(|| self.broken.clone().unwrap_or(StoreError::Closed))
     }
 
     fn run_jobs(&mut self, mut jobs: VecDeque<Queued>) {
@@ -387,28 +394,44 @@ impl Writer {
     }
 
     /// After a failure: nothing half-written stays open, and the vector is what the disk says.
+    ///
+    /// The connection is opened anew, since the extension counts a version when its commit begins, and would go on
+    /// counting one whose commit failed.
     fn recover(&mut self, error: &StoreError) {
         self.health.failed(error);
         self.roll_back();
+        if let Err(error) = self.reopen() {
+            tracing::error!(%error, "the database can't be opened again after a failure; it is tried with the next write");
+            self.broken = Some(error);
+        }
     }
 
-    fn roll_back(&mut self) {
-        let Some(db) = &self.db else { return };
-        if !db.is_autocommit()
+    /// Nothing half-written stays open.
+    fn roll_back(&self) {
+        if let Some(db) = &self.db
+            && !db.is_autocommit()
             && let Err(error) = db.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "a failed transaction could not be rolled back");
         }
-        match read_vector(db).and_then(|mut held| {
-            held.set(*self.site.borrow(), site::head(db)?);
-            Ok(held)
-        }) {
-            Ok(held) => {
-                self.held = held;
-                self.vector.send_replace(Arc::new(self.held.clone()));
-            }
-            Err(error) => tracing::error!(%error, "the version vector could not be read after a failure"),
+    }
+
+    /// Opens the connection anew, and reads what it holds and under which site id it writes.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if let Some(db) = self.db.take() {
+            connection::close(db);
         }
+        let db = connection::open_writer(&self.path).map_err(|error| match error {
+            OpenError::Sql(error) => StoreError::from(error),
+            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
+        })?;
+        let site = site::current(&db)?;
+        self.held = read_vector(&db)?;
+        self.held.set(site, site::head(&db)?);
+        self.site.send_replace(site);
+        self.vector.send_replace(Arc::new(self.held.clone()));
+        (self.db, self.broken) = (Some(db), None);
+        Ok(())
     }
 
     /// Tries a commit that nobody waits for, while commits are refused: only one that reaches the disk says that it
@@ -430,15 +453,13 @@ impl Writer {
     /// See [`site::renew`]; the connection is opened anew, since the extension caches the site id.
     fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
-        site::renew(self.db()?, self.opened_at)?;
-        if let Some(db) = self.db.take() {
-            connection::close(db);
-        }
-        let new = self.reopen()?;
+        let new = site::renew(self.db()?, self.opened_at)?;
+        // Before anything can fail: the old id is not this database's any more.
+        self.site.send_replace(new);
+        self.reopen()?;
+        self.opened_at = self.held.get(new);
         tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
         metrics::counter!("mychat_store_site_renewals_total").increment(1);
-        self.site.send_replace(new);
-        self.vector.send_replace(Arc::new(self.held.clone()));
         self.retire(old);
         Ok(new)
     }
@@ -463,6 +484,7 @@ impl Writer {
         if !incoming.vector().covers(&self.held) {
             return Err(AdoptError::Lacks);
         }
+        let old = *self.site.borrow();
         self.clock.observe(incoming.stamp(), wall_millis());
         incoming.seal(self.clock.last())?;
         if let Some(db) = self.db.take() {
@@ -470,7 +492,7 @@ impl Writer {
         }
         let swapped = adopt::swap(&self.path, incoming.path(), |_| {});
         // Whichever file is in place now.
-        let site = self.reopen()?;
+        self.reopen().inspect_err(|error| self.broken = Some(error.clone()))?;
         swapped.map_err(AdoptError::File)?;
         // There is no way back from here, so what fails now is only told.
         if let Some(db) = &self.db {
@@ -483,25 +505,12 @@ impl Writer {
                 Err(error) => tracing::error!(%error, "what the new database keeps for later can't be read"),
             }
         }
-        let old = self.site.send_replace(site);
+        let site = *self.site.borrow();
+        self.opened_at = self.held.get(site);
         self.announce(Vec::new(), false);
         if old != site && self.held.get(old) > Version(0) {
             self.retire(old);
         }
-        Ok(site)
-    }
-
-    /// Opens the connection that was closed, and reads what is held.
-    fn reopen(&mut self) -> Result<SiteId, StoreError> {
-        let db = connection::open_writer(&self.path).map_err(|error| match error {
-            OpenError::Sql(error) => StoreError::from(error),
-            error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
-        })?;
-        let site = site::current(&db)?;
-        self.held = read_vector(&db)?;
-        self.opened_at = site::head(&db)?;
-        self.held.set(site, self.opened_at);
-        self.db = Some(db);
         Ok(site)
     }
 }
