@@ -5,8 +5,8 @@
 //! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
 //! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
 //! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
-//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs
-//!                                                      single rules, without a world
+//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs,
+//!                                                      retired.rs            single rules, without a world
 //! ```
 //!
 //! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
@@ -28,6 +28,8 @@ mod history;
 mod network;
 #[path = "protocol/relays.rs"]
 mod relays;
+#[path = "protocol/retired.rs"]
+mod retired;
 #[path = "protocol/upstreams.rs"]
 mod upstreams;
 #[path = "protocol/world.rs"]
