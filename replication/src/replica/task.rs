@@ -45,6 +45,10 @@ pub(super) struct CoreTask {
     followers: HashMap<StreamId, mpsc::UnboundedSender<Frames>>,
     upstreams: HashMap<StreamId, Upstream>,
     connected: Vec<NodeId>,
+    /// Of the peers' heads, which parts have come.
+    parts: HashMap<NodeId, wire::Parts>,
+    /// Counts the heads that were sent.
+    round: u32,
     next_follower: u64,
     started: Instant,
 }
@@ -75,6 +79,8 @@ impl CoreTask {
             followers: HashMap::new(),
             upstreams: HashMap::new(),
             connected: Vec::new(),
+            parts: HashMap::new(),
+            round: rand::random(),
             next_follower: 0,
             started: Instant::now(),
         }
@@ -176,20 +182,26 @@ impl CoreTask {
         match event {
             MeshEvent::PeerUp(peer) if peer.role == Role::Node => {
                 self.connected.push(peer.node);
+                // The core took no notice of what came before.
+                self.parts.remove(&peer.node);
                 self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt, region: peer.region.into() });
             }
             MeshEvent::PeerUp(_) => {}
             MeshEvent::PeerDown(peer) => {
                 self.connected.retain(|connected| *connected != peer);
                 figures::gone(peer);
+                self.parts.remove(&peer);
                 self.tell(Event::PeerDown { peer });
             }
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
                 self.spawn(streams::accept(peer.node, send, recv, self.reports.clone()));
             }
             MeshEvent::Datagram { peer, kind: wire::KIND, payload } => match wire::decode_heads(&payload) {
-                Ok((heads, reading)) if heads.group == GroupId::GLOBAL => {
-                    self.tell(Event::Heads { peer, site: heads.site, vector: heads.vector, reading });
+                Ok((heads, reading, part)) if heads.group == GroupId::GLOBAL => {
+                    let parts = self.parts.entry(peer).or_default();
+                    let complete = part.is_none_or(|part| parts.take(part));
+                    let (site, vector) = (heads.site, heads.vector);
+                    self.tell(Event::Heads { peer, site, vector, reading, complete });
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%peer, %error, "a datagram was not understood"),
@@ -221,7 +233,8 @@ impl CoreTask {
     fn perform(&mut self, action: Action) {
         match action {
             Action::SendHeads { peer, site, vector, reading } => {
-                for datagram in wire::heads(site, &vector, reading) {
+                self.round = self.round.wrapping_add(1);
+                for datagram in wire::heads(site, &vector, reading, self.round) {
                     if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
                         // The next heartbeat comes soon.
                         tracing::trace!(%peer, %error, "heads could not be sent");

@@ -105,7 +105,7 @@ impl World {
                     process.told_more |= vector.get(own).0 > held;
                 }
                 let peer = self.nodes[peer].id;
-                self.feed(node, Event::Heads { peer, site, vector, reading });
+                self.feed(node, Event::Heads { peer, site, vector, reading, complete: true });
             }
             AtNode::Opened { stream } => self.opened(node, stream),
             AtNode::Arrived { stream } => {

@@ -101,7 +101,13 @@ fn i2_heads_keep_the_site_that_their_reader_writes_and_are_whole_until_that_is_k
     // An older copy of the writer comes up under the former site: it must hear that others know of it.
     meet(&mut core, 3, FORMER, &[(FORMER, 1)], 5, at(700));
     assert_eq!(told(&mut core, 3, 900), (held.clone(), Reading::Compact { reader: FORMER }));
-    let heads = Event::Heads { peer: peer(3), site: FORMER, vector: vector(&[]), reading: Reading::Old };
+    let heads = Event::Heads {
+        peer: peer(3),
+        site: FORMER,
+        vector: vector(&[]),
+        reading: Reading::Old,
+        complete: true,
+    };
     tell(&mut core, heads, at(1_000));
     assert_eq!(told(&mut core, 3, 1_200), (held, Reading::Whole), "an older release reads nothing else");
 }
@@ -112,7 +118,13 @@ fn i2_heads_that_were_made_for_another_reader_are_no_answer() {
     tell(&mut core, Event::PeerUp { peer: peer(2), rtt: at(5), region: "fra".into() }, at(0));
     for (reader, settled) in [(FORMER, false), (HERE, true)] {
         let reading = Reading::Compact { reader };
-        let heads = Event::Heads { peer: peer(2), site: WRITER, vector: vector(&[(WRITER, 5)]), reading };
+        let heads = Event::Heads {
+            peer: peer(2),
+            site: WRITER,
+            vector: vector(&[(WRITER, 5)]),
+            reading,
+            complete: true,
+        };
         tell(&mut core, heads, at(100));
         assert_eq!(core.is_settled(), settled, "made for {reader:?}");
     }
@@ -124,8 +136,13 @@ fn what_heads_leave_out_is_asked_for_from_the_peer_that_left_it_out() {
     tell(&mut core, Event::PeerDown { peer: peer(2) }, at(20));
     meet(&mut core, 3, SiteId([3; 16]), &[], 5, at(30));
     let reading = Reading::Compact { reader: HERE };
-    let heads =
-        Event::Heads { peer: peer(3), site: SiteId([3; 16]), vector: vector(&[(WRITER, 1)]), reading };
+    let heads = Event::Heads {
+        peer: peer(3),
+        site: SiteId([3; 16]),
+        vector: vector(&[(WRITER, 1)]),
+        reading,
+        complete: true,
+    };
     let asked: Vec<(StreamId, NodeId, SiteId, u64)> = follows(&tell(&mut core, heads, at(40)));
     assert!(asked.iter().any(|ask| (ask.1, ask.2) == (peer(3), FORMER)), "{asked:?}");
 }

@@ -13,8 +13,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Frame, SiteId, Value, Version, VersionVector, key};
-use crate::NodeId;
+use crate::{
+    NodeId, key,
+    log::{Frame, SiteId, Value, Version, VersionVector},
+};
 
 /// The replicated table of retirements: keyed by the retired site, the site that says so, and the version up to which.
 pub const TABLE: &str = "replication_retired";
@@ -60,6 +62,12 @@ impl Retirement {
     pub fn row(site: SiteId, upto: Version, by: SiteId, node: NodeId) -> (Vec<Value>, Vec<u8>) {
         let key = vec![Value::from(site.0), Value::from(by.0), Value::Integer(upto.0.cast_signed())];
         (key, [&[FORMAT], node.0.as_slice()].concat())
+    }
+
+    /// Whether a holder of `held` may apply a frame, as far as retirements go.
+    #[must_use]
+    pub fn all_met(frame: &Frame, held: &VersionVector) -> bool {
+        Self::of(frame).all(|retirement| retirement.is_met(held))
     }
 
     /// Whether a holder of `held` may apply the frame that says this.
