@@ -10,6 +10,14 @@
 //! [`Retirements::compact`] leaves it out, [`Retirements::expand`] puts it back. An entry that says something else
 //! stays: a peer that was away may hold more of a lost tail than the writer of the row knew. Sites may retire one after
 //! the other, so what is put back may put back more.
+//!
+//! What is read from a compact vector is never too much, but it is too little while the reader does not know a
+//! retirement yet: it then lacks the version that says so, and is behind the vector in any case.
+//!
+//! # The limit that is known
+//! Of a log whose versions were written twice (see I2 in the crate's page), a version may vouch for something on one
+//! node and not on another. A vector may then be read as more than is held of a retired site. Whoever asks for that log
+//! gets nothing, and asks the next; nothing is applied out of order.
 
 use std::collections::BTreeMap;
 
