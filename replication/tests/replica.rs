@@ -33,9 +33,20 @@ impl Node {
         bind: SocketAddr,
         seeds: &[SocketAddr],
     ) -> Self {
+        Self::start_with(folder, name, key, bind, seeds, ReplicaConfig::default()).await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        name: &str,
+        key: &ClusterKey,
+        bind: SocketAddr,
+        seeds: &[SocketAddr],
+        config: ReplicaConfig,
+    ) -> Self {
         let store =
             Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(DeriveNothing)).expect("opens");
-        let config = MeshConfig {
+        let mesh_config = MeshConfig {
             node: store.node(),
             role: Role::Node,
             region: name.chars().take(3).collect(),
@@ -48,12 +59,12 @@ impl Node {
         // The socket of a node that just crashed is closed by a task that ends a little later.
         let deadline = Instant::now() + DEADLINE;
         let (mesh, events) = loop {
-            match Mesh::start(config.clone()).await {
+            match Mesh::start(mesh_config.clone()).await {
                 Err(MeshError::Bind { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
                 started => break started.expect("the mesh starts"),
             }
         };
-        let config = ReplicaConfig { alone: seeds.is_empty(), ..ReplicaConfig::default() };
+        let config = ReplicaConfig { alone: seeds.is_empty(), ..config };
         let (replica, _messages) = Replica::start(store.clone(), mesh.clone(), events, config);
         Self { store, mesh, replica }
     }
@@ -196,6 +207,40 @@ async fn i2_a_restored_disk_does_not_reuse_versions() {
     }
     assert_eq!(notes(&a).await, notes(&b).await);
     assert_eq!(notes(&b).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_relays_all_have_everything_also_when_one_of_them_dies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let config = ReplicaConfig { relay_above: 3, ..ReplicaConfig::default() };
+    let mut nodes: Vec<Node> = Vec::new();
+    for name in ["fra1.db", "fra2.db", "iad1.db", "iad2.db"] {
+        let seeds: Vec<SocketAddr> = nodes.first().map(|node| node.mesh.local_addr()).into_iter().collect();
+        nodes.push(Node::start_with(folder.path(), name, &key, any(), &seeds, config).await);
+    }
+    let mut all = VersionVector::new();
+    for node in &nodes {
+        node.settled().await;
+    }
+    for id in 0..50 {
+        for (number, node) in (0..).zip(&nodes) {
+            all.merge(&node.write(number * 1000 + id).await);
+        }
+    }
+    for node in &nodes {
+        node.holds(&all).await;
+    }
+    // Each of the two relays for some sites; the other one follows those itself then.
+    nodes.remove(1).crash().await;
+    for id in 50..100 {
+        for (number, node) in (0..).zip(&nodes) {
+            all.merge(&node.write(number * 10_000 + id).await);
+        }
+    }
+    for node in &nodes {
+        node.holds(&all).await;
+    }
 }
 
 /// A disk that is restored again and again leaves a site each time; vectors need not name them all for ever.
