@@ -33,7 +33,7 @@
 //!
 //! # Where to start reading
 //!
-//! 1. [`log`]: the words (site, version, frame, vector); [`clock`]: the hybrid time that stamps rows.
+//! 1. [`log`]: the words (site, version, frame, vector, and retirements, which keep vectors short); [`clock`]: the hybrid time that stamps rows.
 //! 2. [`store`], then its `writer.rs` and `merge.rs`: how rows become durable, and frames of others are merged.
 //! 3. [`protocol`]: the messages, the states, and why a prefix never has a gap.
 //! 4. [`replica`]: how the protocol is joined to a store and a mesh.
@@ -62,11 +62,13 @@ pub mod clock;
 pub mod cluster;
 pub mod directory;
 mod identity;
+pub mod key;
 pub mod log;
 mod membership;
 pub mod mesh;
 pub mod protocol;
 pub mod replica;
+pub mod retirement;
 pub mod snapshot;
 pub mod store;
 

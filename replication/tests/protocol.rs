@@ -5,8 +5,9 @@
 //! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
 //! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
 //! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
-//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs
-//!                                                      single rules, without a world
+//! protocol/oracles.rs  judges single messages
+//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs,
+//!                                                      retired.rs            single rules, without a world
 //! ```
 //!
 //! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
@@ -26,8 +27,12 @@ mod faults;
 mod history;
 #[path = "protocol/network.rs"]
 mod network;
+#[path = "protocol/oracles.rs"]
+mod oracles;
 #[path = "protocol/relays.rs"]
 mod relays;
+#[path = "protocol/retired.rs"]
+mod retired;
 #[path = "protocol/upstreams.rs"]
 mod upstreams;
 #[path = "protocol/world.rs"]

@@ -1,11 +1,11 @@
 //! Stores that replicate over real QUIC on loopback.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use mychat_replication::{
     Role,
     cluster::ClusterKey,
-    log::{GroupId, SiteId, Value, Version, VersionVector, codec},
+    log::{GroupId, Retirements, SiteId, Value, Version, VersionVector, codec},
     mesh::{Mesh, MeshConfig, MeshError, MeshEvent},
     replica::{Replica, ReplicaConfig},
     store::{DeriveNothing, Migration, Schema, Store, StoreError},
@@ -33,9 +33,20 @@ impl Node {
         bind: SocketAddr,
         seeds: &[SocketAddr],
     ) -> Self {
+        Self::start_with(folder, name, key, bind, seeds, ReplicaConfig::default()).await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        name: &str,
+        key: &ClusterKey,
+        bind: SocketAddr,
+        seeds: &[SocketAddr],
+        config: ReplicaConfig,
+    ) -> Self {
         let store =
             Store::open(&folder.join(name), &Schema::new(&[NOTES]), Box::new(DeriveNothing)).expect("opens");
-        let config = MeshConfig {
+        let mesh_config = MeshConfig {
             node: store.node(),
             role: Role::Node,
             region: name.chars().take(3).collect(),
@@ -48,12 +59,12 @@ impl Node {
         // The socket of a node that just crashed is closed by a task that ends a little later.
         let deadline = Instant::now() + DEADLINE;
         let (mesh, events) = loop {
-            match Mesh::start(config.clone()).await {
+            match Mesh::start(mesh_config.clone()).await {
                 Err(MeshError::Bind { .. }) if Instant::now() < deadline => tokio::task::yield_now().await,
                 started => break started.expect("the mesh starts"),
             }
         };
-        let config = ReplicaConfig { alone: seeds.is_empty(), ..ReplicaConfig::default() };
+        let config = ReplicaConfig { alone: seeds.is_empty(), ..config };
         let (replica, _messages) = Replica::start(store.clone(), mesh.clone(), events, config);
         Self { store, mesh, replica }
     }
@@ -196,6 +207,108 @@ async fn i2_a_restored_disk_does_not_reuse_versions() {
     }
     assert_eq!(notes(&a).await, notes(&b).await);
     assert_eq!(notes(&b).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_relays_all_have_everything_also_when_one_of_them_dies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let config = ReplicaConfig { relay_above: 3, ..ReplicaConfig::default() };
+    let mut nodes: Vec<Node> = Vec::new();
+    for name in ["fra1.db", "fra2.db", "iad1.db", "iad2.db"] {
+        let seeds: Vec<SocketAddr> = nodes.first().map(|node| node.mesh.local_addr()).into_iter().collect();
+        nodes.push(Node::start_with(folder.path(), name, &key, any(), &seeds, config).await);
+    }
+    let mut all = VersionVector::new();
+    for node in &nodes {
+        node.settled().await;
+    }
+    for id in 0..50 {
+        for (number, node) in (0..).zip(&nodes) {
+            all.merge(&node.write(number * 1000 + id).await);
+        }
+    }
+    for node in &nodes {
+        node.holds(&all).await;
+    }
+    // Each of the two relays for some sites; the other one follows those itself then.
+    nodes.remove(1).crash().await;
+    for id in 50..100 {
+        for (number, node) in (0..).zip(&nodes) {
+            all.merge(&node.write(number * 10_000 + id).await);
+        }
+    }
+    for node in &nodes {
+        node.holds(&all).await;
+    }
+}
+
+/// A disk that is restored again and again leaves a site each time; vectors need not name them all for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sites_that_restores_leave_behind_are_retired_and_applied_only_in_their_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    let seed = a.mesh.local_addr();
+    let b = Node::start(folder.path(), "iad.db", &key, any(), &[seed]).await;
+    b.settled().await;
+    let (mut all, addr, site) = (b.write(1).await, b.mesh.local_addr(), b.store.site());
+    b.crash().await;
+    let backup = folder.path().join("backup");
+    std::fs::copy(folder.path().join("iad.db"), &backup).expect("a copy");
+    for id in 2..5 {
+        let b = Node::start(folder.path(), "iad.db", &key, addr, &[seed]).await;
+        b.settled().await;
+        all.merge(&b.write(id).await);
+        a.holds(&all).await;
+        b.crash().await;
+        std::fs::copy(&backup, folder.path().join("iad.db")).expect("restored");
+        let _ = std::fs::remove_file(folder.path().join("iad.db-wal"));
+    }
+    let b = Node::start(folder.path(), "iad.db", &key, addr, &[seed]).await;
+    b.settled().await;
+    all.merge(&b.write(9).await);
+    b.holds(&all).await;
+
+    // Retired further, once all is held again: every former site can be left out.
+    let compact = async |node: &Node| {
+        let mut known = Retirements::default();
+        node.store.retirements().await.expect("read").into_iter().for_each(|row| known.learn(row));
+        known.compact(&node.store.vector()).map_or(usize::MAX, |compact| compact.len())
+    };
+    for node in [&a, &b] {
+        let mut commits = node.store.commits();
+        while compact(node).await > 1 {
+            timeout(DEADLINE, commits.recv()).await.expect("in time").expect("it runs");
+        }
+    }
+    assert!(b.store.vector().len() >= 4, "many sites were left behind: {:?}", b.store.vector());
+    // What the heads leave out is understood.
+    let wanted = b.store.vector();
+    let mut status = a.replica.status();
+    let node = b.store.node();
+    let told =
+        status.wait_for(|status| status.peers.get(&node).is_some_and(|peer| peer.heads.covers(&wanted)));
+    timeout(DEADLINE, told).await.expect("in time").expect("it runs");
+
+    // A fresh database takes the log only after what it vouches for.
+    let fresh = Store::open(&folder.path().join("new.db"), &Schema::new(&[NOTES]), Box::new(DeriveNothing))
+        .expect("opens");
+    let log = async |site| {
+        let read = b.store.read_log(site, Version(0), 1 << 20).await.expect("read");
+        read.frames.into_iter().map(Arc::new).collect::<Vec<_>>()
+    };
+    let newest = log(b.store.site()).await;
+    let outcome = fresh.apply(newest.clone()).await.expect("asked");
+    assert_eq!((outcome.applied, outcome.gaps), (0, newest.len()));
+    fresh.apply(log(site).await).await.expect("asked");
+    assert!(fresh.vector().get(site) > Version(0), "the first one follows nothing");
+    for _ in 0..b.store.vector().len() {
+        for (site, _) in b.store.vector().iter() {
+            fresh.apply(log(site).await).await.expect("asked");
+        }
+    }
+    assert_eq!(fresh.vector(), b.store.vector());
 }
 
 /// Not a benchmark: shows that a commit travels without waiting for any timer (the heartbeat is 200 ms).

@@ -329,8 +329,8 @@ async fn i2_a_copy_from_the_past_goes_on_under_a_new_site_and_gets_its_lost_log_
     assert_eq!(restored.vector().get(old_site), Version(1));
     let new_site = restored.renew_site().await.expect("renewed");
     assert_ne!(new_site, old_site);
-    assert_eq!(restored.vector().get(new_site), Version(0));
-    assert_eq!(note(&restored, 3, "under the new name").await, Version(1));
+    assert_eq!(restored.vector().get(new_site), Version(1), "its first version retires the old site");
+    assert_eq!(note(&restored, 3, "under the new name").await, Version(2));
     restored.apply(log_of(&peer, old_site, 1).await).await.expect("applied");
     peer.apply(log_of(&restored, new_site, 0).await).await.expect("applied");
     assert_eq!(restored.vector(), peer.vector());
@@ -363,8 +363,12 @@ async fn i2_what_was_written_before_the_loss_was_noticed_goes_over_to_the_new_si
     assert_eq!(note(&restored, 3, "written too early").await, Version(2));
     let new_site = restored.renew_site().await.expect("renewed");
     assert_eq!(restored.vector().get(old_site), Version(1));
-    assert_eq!(restored.vector().get(new_site), Version(2));
-    assert_eq!(note(&restored, 4, "written after").await, Version(3));
+    assert_eq!(
+        restored.vector().get(new_site),
+        Version(3),
+        "what went over, then the row that retires the old site"
+    );
+    assert_eq!(note(&restored, 4, "written after").await, Version(4));
     restored.apply(log_of(&peer, old_site, 1).await).await.expect("applied");
     peer.apply(log_of(&restored, new_site, 0).await).await.expect("applied");
     assert_eq!(restored.vector(), peer.vector());

@@ -8,8 +8,6 @@
 
 pub mod codec;
 mod frame;
-pub mod key;
-pub mod retirement;
 pub mod stream;
 mod vector;
 
@@ -18,8 +16,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use frame::{Change, Frame, Value};
-pub use retirement::{Retirement, Retirements};
 pub use vector::VersionVector;
+
+pub use crate::{
+    key,
+    retirement::{self, Retirement, Retirements},
+};
 
 /// A replication group: the set of nodes that share one state. There is one so far, [`GroupId::GLOBAL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

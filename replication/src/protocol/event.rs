@@ -50,6 +50,8 @@ pub enum Event {
         vector: VersionVector,
         /// How the vector is to be read.
         reading: Reading,
+        /// Whether it is all, together with what came before: large vectors come in parts.
+        complete: bool,
     },
     /// Retirements that the database holds at the start; later ones come with their frames.
     Retired {

@@ -114,7 +114,7 @@ impl Following {
             upstreams
                 .get(site)
                 .and_then(|upstream| upstream.waiting.front())
-                .is_none_or(|next| may_follow(next, held))
+                .is_none_or(|next| Retirement::all_met(next, held))
         };
         self.turns.extend(self.parked.extract_if(.., ready));
     }
@@ -129,7 +129,7 @@ impl Following {
             while let Some(frame) = upstream.waiting.pop_front_if(|frame| {
                 let size = frame.size();
                 let fits = bytes + size <= APPLY_SIZE && taken + size <= SITE_QUANTUM;
-                (frames.is_empty() || fits) && may_follow(frame, held)
+                (frames.is_empty() || fits) && Retirement::all_met(frame, held)
             }) {
                 taken += frame.size();
                 bytes += frame.size();
@@ -139,7 +139,7 @@ impl Following {
                 *sizes.entry(upstream.stream).or_default() += taken;
             }
             let Some(next) = upstream.waiting.front() else { continue };
-            if !may_follow(next, held) {
+            if !Retirement::all_met(next, held) {
                 self.parked.insert(site);
                 continue;
             }
@@ -152,11 +152,6 @@ impl Following {
         }
         (frames, sizes)
     }
-}
-
-/// Whether what the frame vouches for is held.
-fn may_follow(frame: &Frame, held: &VersionVector) -> bool {
-    Retirement::of(frame).all(|retirement| retirement.is_met(held))
 }
 
 impl Core {

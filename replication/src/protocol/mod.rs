@@ -3,34 +3,76 @@
 //! [`Core`] is told what happened ([`Event`]) and at what time, and says what to do ([`Action`]). Sockets, disks,
 //! clocks and randomness are the driver's: [`crate::replica`] in production, virtual time in tests.
 //!
-//! # The protocol
+//! # The messages
 //! Each node writes a log of its own, its *site*, and holds a gapless prefix of every other (invariant I3), so its
 //! whole state is a version vector. Two messages suffice:
 //!
-//! - **Heads** (datagram): the sender's site and vector. Sent on connecting and every [`HEADS_PERIOD`].
+//! - **Heads** (datagram): the sender's site and vector. Sent on connecting and every [`HEADS_PERIOD`], the heartbeat.
 //! - **Follow** (the first message of a stream): "send me site S from the version after V". The answer is a stream
 //!   of frames that never ends: what the upstream holds already, then each commit at once. Live is catch-up that
 //!   has reached the end. One stream per site: a loss on one does not hold up another.
 //!
-//! A *follower* (`serve.rs`) is a peer that we send a log to. It is **live** (each commit is pushed, as long as its
-//! window of unsent bytes has room), **behind** (nothing is queued for it; its position is all that is kept), or
-//! **reading** (a piece of the log is being read for it). A slow peer so costs one integer, and neither the writer
-//! nor another peer waits for it (I7).
+//! # Followers
+//! A follower (`serve.rs`) is a stream on which a peer is sent a log, of any site: its position is one integer, and
+//! that is all that is kept for one that is slow (I7).
 //!
-//! An *upstream* (`follow.rs`) is where we get a site's log from: the node that writes it, when it is connected, and
-//! else any connected peer that holds more of it than we do. When it goes, the next is asked from the integer that
-//! we hold. Frames are applied in order, in batches, one batch at a time.
+//! | state | lacks something | what is queued for it | leaves by |
+//! | --- | --- | --- | --- |
+//! | **live** | no | up to a window ([`SEND_WINDOW`]) of pushed commits | a commit that its window has no room for, or that does not follow what it was sent: behind or reading |
+//! | **reading** | yes | as before; one piece of the log ([`READ_SIZE`]) is being read for it | the piece: it is sent, and there is more (reading, behind) or not (live) |
+//! | **behind** | yes | over half a window, and nothing is added | room: the transport has taken half of the window (reading) |
+//!
+//! So every follower that lacks something is either read for, or goes on when its window empties: neither the writer nor
+//! another peer waits for it.
+//!
+//! # Upstreams
+//! An upstream (`follow.rs`) is the stream on which a site's log comes in. Frames are applied in order, in batches, one
+//! batch at a time, in which the sites take turns. Whom to ask (`choose.rs`):
+//!
+//! | who | when | until |
+//! | --- | --- | --- |
+//! | **the preferred**: the site's own writer, or the relay for it (below) | it is connected and not avoided; whether or not it holds more, so that the next commit comes at once | it is gone, or avoided |
+//! | **a stand-in**: the nearest peer that holds more, first of the own region | there is no preferred one | there is one, or the stand-in has no more to give and another has |
+//! | nobody | nobody holds more | somebody shows more in its heads |
+//!
+//! Every change of upstream goes on from the integer that is held, at the same moment when a connection or stream is
+//! lost. One that stays silent is **late**: a peer has shown more for a heartbeat in which nothing came, and nothing of
+//! it waits to be applied. It is left for the next, and avoided for a while; so is one that closed its stream. The
+//! patience with a site's upstreams doubles each time and is the first again when one delivers, so that a slow link gets
+//! a large frame across in the end. One that delivers is never late, however far behind: a log has only one order, and
+//! another peer would not be ahead for long.
+//!
+//! # Relays
+//! With more than [`Config::relay_above`] nodes connected, a frame crosses from region to region once. A node follows
+//! sites of other regions through the node of its own region whose id is nearest to the site's by XOR; only that one
+//! follows the site itself. The rule (`peers.rs`) is a pure function of who is connected, so nobody has to agree on
+//! anything; each node relays for its share of the sites, and the choice goes on to the next nearest when it dies. It is
+//! passed by while it is late, then for the site's writer itself, and while it lacks much more than the one who asks.
+//! Two nodes that see different members may choose differently: a frame then crosses twice, and nothing else happens.
+//! They never follow each other in a circle, since whoever is chosen is nearer to the site than the one who chooses.
 //!
 //! # Why the prefix property holds
 //! A frame says which version it follows. An upstream sends frames in the order of the log, each following the
 //! one before, over a reliable ordered stream. The receiver takes a frame only if it follows what it has, both
 //! on receipt and once more in the transaction that applies it and moves the vector. Whatever is lost with a
-//! stream, a process or a disk is asked for again from the vector on the disk.
+//! stream, a process or a disk is asked for again from the vector on the disk. Nothing of this rests on who the
+//! upstream is, on heads being true, or on time: these decide only whom to ask, and when to ask another. A peer can
+//! serve any site's log, since what it holds of it is a prefix too, and every prefix of a log is the same (I2).
 //!
 //! # One version, one content
 //! Nothing is sent before it is durable. A node whose disk went back in time would reuse versions; so a node that
 //! starts is **not settled**, and must not accept writes, until its peers have said how much of its log they know
 //! (`settle.rs`). If they know more than it does, or nobody answers, it goes on under a new site id (I2).
+//!
+//! # Retired sites
+//! Each new site id leaves an old one behind, whose log never grows again. The first version of the new log vouches
+//! for it ([`crate::log::retirement`]): whoever holds that version holds the old log up to where the row says, since a
+//! frame that vouches for more than is held waits until it is (`follow.rs`), and is refused by the writer before that.
+//! So heads leave such sites out (`retire.rs`), and are as long as there are sites that are written. Exceptions keep
+//! this safe: a peer that has not said yet which site it writes gets everything, and later always hears of that one; it
+//! may be an older copy that asks what is known of a site that was retired meanwhile. Heads that were made for another
+//! site than the one that their reader writes are ignored. A node that learns that its own site is retired goes on
+//! under a new one.
 
 mod choose;
 mod event;
@@ -135,9 +177,9 @@ impl Core {
         match event {
             Event::PeerUp { peer, rtt, region } => self.peer_up(peer, rtt, region, now),
             Event::PeerDown { peer } => self.peer_down(peer, now),
-            Event::Heads { peer, site, vector, reading } => {
+            Event::Heads { peer, site, vector, reading, complete } => {
                 if let Some(vector) = self.read_heads(vector, reading) {
-                    self.told(peer, site, &vector, reading, now);
+                    self.told(peer, site, &vector, (reading, complete), now);
                 }
             }
             Event::Retired { retirements } => {
@@ -242,15 +284,14 @@ impl Core {
         self.choose_upstreams(now);
     }
 
-    fn told(&mut self, peer: NodeId, site: SiteId, vector: &VersionVector, reading: Reading, now: Now) {
+    fn told(&mut self, peer: NodeId, site: SiteId, vector: &VersionVector, how: (Reading, bool), now: Now) {
         let known_before = self.peers.get(peer).and_then(|peer| peer.site);
         let before = self.peers.writes(peer, site);
         let relayed = self.peers.relays() && self.peers.is_neighbour(peer);
         let Some(known) = self.peers.get_mut(peer) else { return };
-        known.reads_compact = reading != Reading::Old;
         if known_before != Some(site) {
             // Another process: what the one before it held says nothing.
-            known.heads = VersionVector::new();
+            (known.heads, known.answered) = (VersionVector::new(), false);
             self.choosing.mark(site);
             before.into_iter().for_each(|before| self.choosing.mark(before));
             self.following
@@ -258,6 +299,8 @@ impl Core {
                 .filter(|site| self.following.peer(*site) == Some(peer))
                 .for_each(|site| self.choosing.mark(site));
         }
+        known.reads_compact = how.0 != Reading::Old;
+        known.answered |= how.1;
         // Large vectors come in parts, and datagrams overtake each other.
         for (site, version) in vector.iter() {
             if known.heads.advance(site, version) && (relayed || version > self.held.get(site)) {

@@ -20,8 +20,10 @@ const RELAY_SLACK: u64 = 1000;
 pub(super) struct Peer {
     pub rtt: Duration,
     pub region: Arc<str>,
-    /// `None` until it sent its heads.
+    /// `None` until it sent some of its heads.
     pub site: Option<SiteId>,
+    /// Whether all parts of its heads have come.
+    pub answered: bool,
     /// Whether it understands heads that leave out retired sites.
     pub reads_compact: bool,
     pub heads: VersionVector,
@@ -72,6 +74,7 @@ impl Peers {
             rtt,
             region: "".into(),
             site: None,
+            answered: false,
             reads_compact: false,
             heads: VersionVector::new(),
             lacking: None,
@@ -129,9 +132,6 @@ impl Peers {
     /// The node of this region through which a site of another region comes: the one whose id is nearest to the site's,
     /// so that each node relays for some of the sites. `None` when the site is to be followed from its writer: where
     /// there are no relays, within the region, and by the relay itself.
-    ///
-    /// Two nodes that see different members may choose differently, but never in a circle: whoever is chosen is nearer
-    /// to the site than the one who chooses.
     pub fn relay(&self, site: SiteId, held: Version) -> Option<NodeId> {
         let writer = self.writer(site)?;
         if !self.relays() || self.is_neighbour(writer) {

@@ -1,11 +1,11 @@
 //! Retired sites: what heads leave out, and when this node retires those that it wrote before.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Action, Core, Now, Reading};
 use crate::{
     NodeId,
-    log::{Retirement, SiteId, Version, VersionVector},
+    log::{Retirement, Version, VersionVector},
 };
 
 /// The least time between two looks at whether a site is to be retired further.
@@ -71,9 +71,7 @@ impl Core {
     }
 
     /// Retires the sites that this node wrote before as far as they are held, once no connected peer has more of them.
-    ///
-    /// The first version of each new log retires the one before it, so whoever holds anything of a log of this node
-    /// knows that it is this node's; even a node that was restored from a copy older than that log learns it from them.
+    /// Each new log begins by retiring the one before it, so a node learns from any peer which logs were its own.
     pub(super) fn retire_former(&mut self, now: Now) {
         if !self.settling.is_over() || now < self.next_retiring {
             return;
@@ -81,15 +79,13 @@ impl Core {
         self.next_retiring = now + RETIRE_PERIOD;
         let node = self.peers.node();
         let mut vouched = VersionVector::new();
-        let mut former: Vec<SiteId> = Vec::new();
+        let mut former = BTreeSet::new();
         for retirement in self.retired.iter().filter(|retirement| retirement.node == node) {
             former.extend([retirement.site, retirement.by]);
             if self.held.get(retirement.by) >= retirement.at {
                 vouched.advance(retirement.site, retirement.upto);
             }
         }
-        former.sort_unstable();
-        former.dedup();
         for site in former {
             let held = self.held.get(site);
             let most = self.peers.iter().map(|(_, peer)| peer.heads.get(site)).max().unwrap_or(Version(0));

@@ -32,14 +32,14 @@ struct Follower {
     state: State,
 }
 
-/// The followers that are one peer's.
+/// The streams of one peer's followers, by their states.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Followers {
-    /// Streams that have everything; the next commit is pushed on them.
+    /// They have everything; the next commit is pushed on them.
     pub live: usize,
-    /// Streams that lack something, and wait until their window has room.
+    /// They lack something, and wait until their window has room.
     pub behind: usize,
-    /// Streams that lack something, for which a piece of the log is being read.
+    /// They lack something, and a piece of the log is being read for them.
     pub reading: usize,
     /// Bytes that the transport has not taken yet.
     pub unsent: usize,
@@ -93,9 +93,7 @@ impl Core {
     }
 
     /// Hands a fresh commit to every follower that is live and has room; the others will read it.
-    ///
-    /// Afterwards a follower that lacks something is being read for, or has a window so full that the news of its
-    /// emptying goes on with it: nobody has to look for the followers that lack something.
+    /// Afterwards one that lacks something is being read for, or goes on when its window empties: nobody looks for them.
     pub(super) fn push(&mut self, frame: &Arc<Frame>) {
         let Some(streams) = self.serving.by_site.get(&frame.site) else { return };
         let size = frame.size();

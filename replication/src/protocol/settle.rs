@@ -55,7 +55,7 @@ impl Core {
         let answers: Vec<Version> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.site.is_some())
+            .filter(|(_, peer)| peer.answered)
             .map(|(_, peer)| peer.heads.get(self.site))
             .collect();
         match self.settling.phase {

@@ -52,6 +52,10 @@ pub(super) struct CoreTask {
     upstreams: HashMap<StreamId, Upstream>,
     connected: Vec<NodeId>,
     acks: Acks,
+    /// Of the peers' heads, which parts have come.
+    parts: HashMap<NodeId, wire::Parts>,
+    /// Counts the heads that were sent.
+    round: u32,
     next_follower: u64,
     started: Instant,
 }
@@ -84,6 +88,8 @@ impl CoreTask {
             upstreams: HashMap::new(),
             connected: Vec::new(),
             acks: Acks::default(),
+            parts: HashMap::new(),
+            round: rand::random(),
             next_follower: 0,
             started: Instant::now(),
         }
@@ -204,12 +210,15 @@ impl CoreTask {
         match event {
             MeshEvent::PeerUp(peer) if peer.role == Role::Node => {
                 self.connected.push(peer.node);
+                // The core took no notice of what came before.
+                self.parts.remove(&peer.node);
                 self.tell(Event::PeerUp { peer: peer.node, rtt: peer.rtt, region: peer.region.into() });
             }
             MeshEvent::PeerUp(_) => {}
             MeshEvent::PeerDown(peer) => {
                 self.connected.retain(|connected| *connected != peer);
                 figures::gone(peer);
+                self.parts.remove(&peer);
                 self.tell(Event::PeerDown { peer });
             }
             MeshEvent::Stream { peer, kind: wire::KIND, send, recv } => {
@@ -219,8 +228,11 @@ impl CoreTask {
                 self.serve_snapshot(peer.node, send, recv);
             }
             MeshEvent::Datagram { peer, kind: wire::KIND, payload } => match wire::decode_heads(&payload) {
-                Ok((heads, reading)) if heads.group == GroupId::GLOBAL => {
-                    let event = Event::Heads { peer, site: heads.site, vector: heads.vector, reading };
+                Ok((heads, reading, part)) if heads.group == GroupId::GLOBAL => {
+                    let parts = self.parts.entry(peer).or_default();
+                    let complete = part.is_none_or(|part| parts.take(part));
+                    let (site, vector) = (heads.site, heads.vector);
+                    let event = Event::Heads { peer, site, vector, reading, complete };
                     if self.may_take_snapshot() {
                         self.tell_and_look(event);
                     } else {
@@ -258,7 +270,8 @@ impl CoreTask {
     fn perform(&mut self, action: Action) {
         match action {
             Action::SendHeads { peer, site, vector, reading } => {
-                for datagram in wire::heads(site, &vector, reading) {
+                self.round = self.round.wrapping_add(1);
+                for datagram in wire::heads(site, &vector, reading, self.round) {
                     if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
                         // The next heartbeat comes soon.
                         tracing::trace!(%peer, %error, "heads could not be sent");
@@ -357,7 +370,7 @@ impl CoreTask {
     }
 
     /// Tells the core which sites are retired.
-    fn read_retirements(&self) {
+    pub(super) fn read_retirements(&self) {
         let (store, reports) = (self.store.clone(), self.reports.clone());
         self.spawn(async move {
             match store.retirements().await {
@@ -376,7 +389,8 @@ impl CoreTask {
         for site in self.acks.take(Instant::now()) {
             let Some(writer) = self.core.writer_of(site) else { continue };
             let part = std::iter::once((site, held.get(site))).collect();
-            for datagram in wire::heads(self.store.site(), &part, Reading::Whole) {
+            self.round = self.round.wrapping_add(1);
+            for datagram in wire::heads(self.store.site(), &part, Reading::Whole, self.round) {
                 // Where it can't be sent, or is lost, the heads follow soon.
                 let _ = self.mesh.datagram(writer, wire::KIND, datagram.into());
             }

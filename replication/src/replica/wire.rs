@@ -4,6 +4,8 @@
 //! endian. A request names the newest format of frames that the asker reads; the answer starts with the one that its
 //! sender has chosen, so that old and new nodes understand each other, and goes on with frames.
 
+use std::collections::BTreeSet;
+
 use quinn::SendStream;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -57,9 +59,39 @@ pub struct Heads {
 
 /// What follows the heads in their datagram. Releases that know nothing of it do not look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Compact {
+struct Reader {
     /// The site of the reader for whom retired ones are left out; `None` where nothing is.
-    reader: Option<SiteId>,
+    site: Option<SiteId>,
+    part: Part,
+}
+
+/// Which part of a large vector a datagram carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Tells the parts of this vector from those of the sender's next.
+    pub round: u32,
+    /// The part, from 0.
+    pub number: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+/// Tells when all parts of a peer's heads have come.
+#[derive(Debug, Default)]
+pub struct Parts {
+    round: u32,
+    come: BTreeSet<u16>,
+}
+
+impl Parts {
+    /// Takes note of a part; says whether it is the last one of its round that was missing.
+    pub fn take(&mut self, part: Part) -> bool {
+        if self.round != part.round {
+            (self.round, self.come) = (part.round, BTreeSet::new());
+        }
+        self.come.insert(part.number);
+        self.come.len() >= usize::from(part.of)
+    }
 }
 
 /// The request for a log.
@@ -75,33 +107,31 @@ pub struct FollowRequest {
     pub reads: u8,
 }
 
-/// The heads of a node as datagrams; nearly always one.
-pub fn heads(site: SiteId, vector: &VersionVector, reading: Reading) -> Vec<Vec<u8>> {
+/// The heads of a node as datagrams, nearly always one. `round` is another one with each call.
+pub fn heads(site: SiteId, vector: &VersionVector, reading: Reading, round: u32) -> Vec<Vec<u8>> {
     let entries: Vec<_> = vector.iter().collect();
     let mut parts: Vec<VersionVector> =
         entries.chunks(SITES_PER_DATAGRAM).map(|part| part.iter().copied().collect()).collect();
     if parts.is_empty() {
         parts.push(VersionVector::new());
     }
-    let compact = match reading {
-        Reading::Old => None,
-        Reading::Whole => Some(Compact { reader: None }),
-        Reading::Compact { reader } => Some(Compact { reader: Some(reader) }),
-    };
-    parts
-        .into_iter()
-        .filter_map(|vector| {
+    let of = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+    let numbered = (0u16..).zip(parts);
+    numbered
+        .filter_map(|(number, vector)| {
             let message = encode(&Heads { group: GroupId::GLOBAL, site, vector }).ok()?;
-            match compact {
-                Some(compact) => postcard::to_extend(&compact, message).ok(),
-                None => Some(message),
-            }
+            let reader = match reading {
+                Reading::Old => return Some(message),
+                Reading::Whole => None,
+                Reading::Compact { reader } => Some(reader),
+            };
+            postcard::to_extend(&Reader { site: reader, part: Part { round, number, of } }, message).ok()
         })
         .collect()
 }
 
-/// Decodes a datagram of heads.
-pub fn decode_heads(bytes: &[u8]) -> Result<(Heads, Reading), Error> {
+/// Decodes a datagram of heads; older releases do not say which part it is.
+pub fn decode_heads(bytes: &[u8]) -> Result<(Heads, Reading, Option<Part>), Error> {
     let rest = match bytes.split_first() {
         Some((&FORMAT, rest)) => rest,
         Some((format, _)) => return Err(Error::Format(*format)),
@@ -109,13 +139,11 @@ pub fn decode_heads(bytes: &[u8]) -> Result<(Heads, Reading), Error> {
     };
     let (heads, rest) = postcard::take_from_bytes(rest)?;
     if rest.is_empty() {
-        return Ok((heads, Reading::Old));
+        return Ok((heads, Reading::Old, None));
     }
-    let reading = match postcard::from_bytes::<Compact>(rest)?.reader {
-        Some(reader) => Reading::Compact { reader },
-        None => Reading::Whole,
-    };
-    Ok((heads, reading))
+    let reader: Reader = postcard::from_bytes(rest)?;
+    let reading = reader.site.map_or(Reading::Whole, |reader| Reading::Compact { reader });
+    Ok((heads, reading, Some(reader.part)))
 }
 
 /// Encodes a message that stands alone.
@@ -214,9 +242,13 @@ mod tests {
         ) {
             let vector: VersionVector = sites.into_iter().map(|(site, version)| (SiteId(site), Version(version))).collect();
             let mut joined = VersionVector::new();
-            for datagram in heads(SiteId([7; 16]), &vector, reading) {
+            let datagrams = heads(SiteId([7; 16]), &vector, reading, u32::MAX);
+            let (mut parts, mut left) = (Parts::default(), datagrams.len());
+            for datagram in datagrams {
                 prop_assert!(datagram.len() <= 1150, "{} bytes", datagram.len());
-                let (heads, read) = decode_heads(&datagram).expect("it decodes");
+                let (heads, read, part) = decode_heads(&datagram).expect("it decodes");
+                left -= 1;
+                prop_assert_eq!(part.map(|part| parts.take(part)), (reading != Reading::Old).then_some(left == 0));
                 prop_assert_eq!((heads.site, read), (SiteId([7; 16]), reading));
                 // A release that knows of no other reading takes the vector for whole.
                 prop_assert_eq!(&decode::<Heads>(&datagram).expect("it decodes"), &heads);

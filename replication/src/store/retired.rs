@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{Batch, StoreError};
 use crate::{
     NodeId,
-    log::{Frame, Retirement, SiteId, Value, Version, VersionVector, retirement::TABLE},
+    log::{Retirement, SiteId, Value, Version, retirement::TABLE},
 };
 
 /// Makes the table.
@@ -53,9 +53,4 @@ pub fn read(db: &Connection) -> rusqlite::Result<Vec<Retirement>> {
         }
     }
     Ok(retirements)
-}
-
-/// Whether a holder of `held` may apply the frame: not before what it vouches for is held.
-pub fn may_follow(frame: &Frame, held: &VersionVector) -> bool {
-    Retirement::of(frame).all(|retirement| retirement.is_met(held))
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     NodeId,
     clock::{Clock, Stamp},
-    log::{Change, Frame, GroupId, SiteId, Version, VersionVector},
+    log::{Change, Frame, GroupId, Retirement, SiteId, Version, VersionVector},
 };
 
 pub struct Writer {
@@ -364,7 +364,7 @@ impl Writer {
                 outcome.duplicates += 1;
                 continue;
             }
-            if frame.after > held || !retired::may_follow(frame, &vector) {
+            if frame.after > held || !Retirement::all_met(frame, &vector) {
                 outcome.gaps += 1;
                 continue;
             }

@@ -64,7 +64,13 @@ pub fn heads(
     holds: &[(SiteId, u64)],
     now: Duration,
 ) -> Vec<Action> {
-    let heads = Event::Heads { peer: peer(number), site, vector: vector(holds), reading: Reading::Whole };
+    let heads = Event::Heads {
+        peer: peer(number),
+        site,
+        vector: vector(holds),
+        reading: Reading::Whole,
+        complete: true,
+    };
     tell(core, heads, now)
 }
 
@@ -292,4 +298,24 @@ fn a_node_that_nobody_answers_renews_its_site_only_if_it_has_written() {
 #[test]
 fn a_node_that_was_given_nobody_to_ask_may_write_at_once() {
     assert!(core(&[(HERE, 10)], true).is_settled());
+}
+
+#[test]
+fn i2_a_part_of_a_peers_heads_is_no_answer() {
+    let mut core = restarted();
+    tell(&mut core, Event::PeerUp { peer: peer(2), rtt: at(5), region: "fra".into() }, at(0));
+    let part = |vector, complete| Event::Heads {
+        peer: peer(2),
+        site: WRITER,
+        vector,
+        reading: Reading::Whole,
+        complete,
+    };
+    tell(&mut core, part(vector(&[(WRITER, 3)]), false), at(10));
+    assert!(!core.is_settled());
+    assert_eq!(
+        renewals(&tell(&mut core, part(vector(&[(HERE, 12)]), true), at(11))),
+        1,
+        "the rest knows more"
+    );
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{Change, Frame, Retirement, SiteId, Version, VersionVector},
+    log::{Change, Frame, Retirement, SiteId, Version},
     protocol::{
         APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, Reading, SEND_WINDOW, StreamId,
     },
@@ -105,7 +105,7 @@ impl World {
                     process.told_more |= vector.get(own).0 > held;
                 }
                 let peer = self.nodes[peer].id;
-                self.feed(node, Event::Heads { peer, site, vector, reading });
+                self.feed(node, Event::Heads { peer, site, vector, reading, complete: true });
             }
             AtNode::Opened { stream } => self.opened(node, stream),
             AtNode::Arrived { stream } => {
@@ -342,25 +342,6 @@ impl World {
         }
     }
 
-    /// Heads must say nothing that is not on the disk, however they are read.
-    fn judge_heads(&mut self, node: usize, vector: &VersionVector, reading: Reading) {
-        let disk = &self.nodes[node].disk;
-        let read = match reading {
-            Reading::Compact { .. } => self.retired.expand(vector),
-            Reading::Old | Reading::Whole => vector.clone(),
-        };
-        let held = disk.vector();
-        if let Some((site, version)) = read.iter().find(|(site, version)| held.get(*site) < *version)
-            && !self.history.is_anything_tainted()
-        {
-            self.objection(&format!("node {node} says that it holds {version} of {site:?}"));
-        }
-        if matches!(reading, Reading::Compact { .. }) {
-            self.count("heads that leave out retired sites");
-        }
-        self.nodes[node].told = vector.len();
-    }
-
     fn send(&mut self, node: usize, name: StreamId, frames: Vec<Arc<Frame>>) {
         let number = self.process(node).and_then(|process| process.followers.get(&name).copied());
         let Some(number) = number else { return };
@@ -382,23 +363,6 @@ impl World {
         }
         self.judge_crossing(number, &frames);
         self.enqueue(number, frames);
-    }
-
-    /// Where nothing fails, nothing goes to another region twice.
-    fn judge_crossing(&mut self, stream: u64, frames: &[Arc<Frame>]) {
-        let Some((from, to)) = self.network.stream(stream).map(|stream| stream.ends()) else { return };
-        let region = self.nodes[to].region;
-        if !self.conditions.ideal || self.nodes[from].region == region {
-            return;
-        }
-        for frame in frames {
-            self.count("frame to another region");
-            let times = self.crossings.entry((frame.site, frame.version.0, region)).or_default();
-            *times += 1;
-            if *times > 1 && self.conditions.relay_above < self.nodes.len() {
-                self.objection("a frame crosses between two regions twice");
-            }
-        }
     }
 
     fn on_disk(&mut self, node: usize, operation: Op) {
@@ -529,37 +493,6 @@ impl World {
             self.committed(node, applied);
         }
         self.news(node, Event::Applied { ok: true });
-    }
-
-    /// Where nothing else takes time, a commit is elsewhere exactly one way later.
-    fn judge_latency(&mut self, node: usize, frame: &Frame) {
-        let (at, writer) = self.committed[&(frame.site, frame.version.0)];
-        if !self.conditions.ideal || [Some(node), Some(writer)].contains(&self.conditions.stalled) {
-            return;
-        }
-        self.count("latency judged");
-        let mut way = self.network.link(writer, node).latency;
-        if let Some(relay) = self.relay(writer, node, frame.site) {
-            self.count("latency through a relay");
-            way = self.network.link(writer, relay).latency + self.network.link(relay, node).latency;
-        }
-        if self.now != at + way {
-            let took = self.now - at;
-            self.objection(&format!("{took:?} from {writer} to {node}, which are {way:?} apart"));
-        }
-    }
-
-    /// Through whom a site comes to a node in another region, when all are there: the rule, told once more.
-    fn relay(&self, writer: usize, node: usize, site: SiteId) -> Option<usize> {
-        let region = self.nodes[node].region;
-        if self.nodes.len() <= self.conditions.relay_above || self.nodes[writer].region == region {
-            return None;
-        }
-        let distance = |number: &usize| -> Vec<u8> {
-            self.nodes[*number].id.0.iter().zip(site.0).map(|(node, site)| node ^ site).collect()
-        };
-        let there = (0..self.nodes.len()).filter(|number| self.nodes[*number].region == region);
-        there.min_by_key(distance).filter(|relay| *relay != node)
     }
 
     /// A node writes, if it may, and will again.

@@ -132,6 +132,8 @@ impl CoreTask {
             }
             Outcome::Adopted => {
                 self.tell(Event::SiteRenewed { site: self.store.site(), vector: self.store.vector() });
+                // The database is another one, and may know of other retired sites.
+                self.read_retirements();
                 self.snapshots.planner.adopted()
             }
             Outcome::Failed(failure) => self.snapshots.planner.failed(failure, now),

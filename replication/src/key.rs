@@ -3,7 +3,7 @@
 //! A count of columns, then for each column a byte whose low three bits are the SQLite type and whose upper five
 //! say how many bytes the following big-endian integer has: the number itself, or a length before the bytes.
 
-use super::Value;
+use crate::log::Value;
 
 const INTEGER: u8 = 1;
 const REAL: u8 = 2;

@@ -10,11 +10,21 @@
 //! [`Retirements::compact`] leaves it out, [`Retirements::expand`] puts it back. An entry that says something else
 //! stays: a peer that was away may hold more of a lost tail than the writer of the row knew. Sites may retire one after
 //! the other, so what is put back may put back more.
+//!
+//! What is read from a compact vector is never too much, but it is too little while the reader does not know a
+//! retirement yet: it then lacks the version that says so, and is behind the vector in any case.
+//!
+//! # The limit that is known
+//! Of a log whose versions were written twice (see I2 in the crate's page), a version may vouch for something on one
+//! node and not on another. A vector may then be read as more than is held of a retired site. Whoever asks for that log
+//! gets nothing, and asks the next; nothing is applied out of order.
 
 use std::collections::BTreeMap;
 
-use super::{Frame, SiteId, Value, Version, VersionVector, key};
-use crate::NodeId;
+use crate::{
+    NodeId, key,
+    log::{Frame, SiteId, Value, Version, VersionVector},
+};
 
 /// The replicated table of retirements: keyed by the retired site, the site that says so, and the version up to which.
 pub const TABLE: &str = "replication_retired";
@@ -60,6 +70,12 @@ impl Retirement {
     pub fn row(site: SiteId, upto: Version, by: SiteId, node: NodeId) -> (Vec<Value>, Vec<u8>) {
         let key = vec![Value::from(site.0), Value::from(by.0), Value::Integer(upto.0.cast_signed())];
         (key, [&[FORMAT], node.0.as_slice()].concat())
+    }
+
+    /// Whether a holder of `held` may apply a frame, as far as retirements go.
+    #[must_use]
+    pub fn all_met(frame: &Frame, held: &VersionVector) -> bool {
+        Self::of(frame).all(|retirement| retirement.is_met(held))
     }
 
     /// Whether a holder of `held` may apply the frame that says this.
