@@ -1,11 +1,11 @@
 //! The node's place in the cluster: its store replicates, and the others learn what it says of itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use mychat_replication::{
     NodeId, Role,
     log::VersionVector,
-    mesh::{Mesh, MeshConfig, MeshError},
+    mesh::{Generation, Mesh, MeshConfig, MeshError},
     replica::{Message, Replica, Status},
     store::Store,
 };
@@ -25,6 +25,9 @@ const PUBLISHING: Duration = Duration::from_millis(500);
 /// How long leaving waits for the others to have everything.
 const FLUSH: Duration = Duration::from_secs(3);
 
+/// The file in the data folder that keeps since when the node runs.
+const GENERATION: &str = "mesh.generation";
+
 /// A started mesh that the store has not joined yet.
 pub struct Joining {
     mesh: Mesh,
@@ -37,11 +40,15 @@ impl Joining {
     ///
     /// # Errors
     /// When the address can't be bound or a setting is wrong.
-    pub async fn start(mut config: MeshConfig, store: &Store) -> Result<Self, MeshError> {
+    pub async fn start(mut config: MeshConfig, store: &Store, data: &Path) -> Result<Self, MeshError> {
         config.node = store.node();
         config.role = Role::Node;
         let alone = config.seeds.is_empty();
-        let (mesh, events) = Mesh::start(config).await?;
+        let generation = Generation::next(&data.join(GENERATION)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot keep since when the node runs; if the clock goes back, the others may ignore it for hours");
+            Generation::now()
+        });
+        let (mesh, events) = Mesh::start_as(config, generation).await?;
         Ok(Self { mesh, events, alone })
     }
 

@@ -12,6 +12,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use mychat_replication::{
+    cluster::ClusterKey,
     mesh::MeshError,
     store::{OpenError, Store},
 };
@@ -91,7 +92,7 @@ impl Node {
 
         let mesh = config.mesh.lock().unwrap_or_else(PoisonError::into_inner).take();
         let joining = match mesh {
-            Some(mesh) => Some(Joining::start(mesh, &store).await?),
+            Some(mesh) => Some(Joining::start(mesh, &store, &config.data).await?),
             None => None,
         };
         let app = App::new(store, Arc::new(config), joining.as_ref().map(Joining::mesh));
@@ -110,6 +111,18 @@ impl Node {
     #[must_use]
     pub const fn app(&self) -> &App {
         &self.app
+    }
+
+    /// Takes another value of the cluster's key: the next step of its rotation. Sessions and connections go on.
+    ///
+    /// # Errors
+    /// When no certificate can be made with it; then nothing has changed.
+    pub fn rekey(&self, key: &ClusterKey) -> Result<(), MeshError> {
+        if let Some(mesh) = &self.app.mesh {
+            mesh.rekey(key)?;
+        }
+        self.app.keys.rekey(key);
+        Ok(())
     }
 
     /// Where HTTP is served.

@@ -24,22 +24,24 @@ mod dial;
 mod endpoint;
 mod error;
 mod event;
+mod generation;
 mod greeting;
 mod links;
+mod measure;
 mod peers;
 mod refusal;
+mod renewal;
 mod shared;
 mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use metrics::counter;
 use quinn::{AsyncUdpSocket, RecvStream, SendDatagramError, SendStream};
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -49,10 +51,13 @@ use tracing::info;
 use crate::cluster::ClusterKey;
 use crate::directory::{self, Directory};
 use crate::identity::{NodeId, Role};
+pub use crate::membership::Standing;
 use crate::membership::{self, Member};
 pub use error::MeshError;
-pub use event::{MeshEvent, PeerInfo};
+pub use event::{MemberInfo, MeshEvent, PeerInfo};
+pub use generation::Generation;
 use links::Goodbye;
+use renewal::Trust;
 use shared::Shared;
 
 /// The first kind of stream or datagram that users of the mesh may take.
@@ -125,15 +130,29 @@ impl Drop for StopOnDrop {
 impl Mesh {
     /// Binds the address and starts to connect to the others, in the background.
     pub async fn start(config: MeshConfig) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+        Self::start_as(config, Generation::now()).await
+    }
+
+    /// The same for a member whose clock may have gone back since it last ran: see [`Generation::next`].
+    pub async fn start_as(
+        config: MeshConfig,
+        generation: Generation,
+    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+        Self::start_with(config, generation, tls::Lifetimes::default()).await
+    }
+
+    async fn start_with(
+        config: MeshConfig,
+        generation: Generation,
+        lifetimes: tls::Lifetimes,
+    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
         check(&config)?;
-        let authority = tls::Authority::new(&config.key)?;
-        let credentials = authority.credentials(config.node, config.role, OffsetDateTime::now_utc())?;
-        let server = endpoint::server_config(credentials.server);
+        let (trust, server) = Trust::new(&config.key, (config.node, config.role), lifetimes)?;
         let endpoint =
             endpoint::open(config.bind, config.node, &config.key, server, config.wrap_socket.as_ref())?;
         let local = endpoint.local_addr().map_err(|source| MeshError::Bind { addr: config.bind, source })?;
         let advertised = endpoint::advertised(config.advertise, local, &config.seeds).await;
-        let me = Member::new(config.node, config.role, config.region, advertised, now_millis());
+        let me = Member::new(config.node, config.role, config.region, advertised, generation.0);
         info!(node = %me.node, role = %me.role, region = %me.region, %local, %advertised, "mesh started");
 
         let (events, receiver) = mpsc::channel(EVENTS);
@@ -142,7 +161,7 @@ impl Mesh {
         let shared = Arc::new(Shared {
             me,
             local,
-            client: RwLock::new(endpoint::client_config(credentials.client)),
+            trust,
             endpoint,
             peers: peers::Peers::default(),
             membership,
@@ -159,7 +178,7 @@ impl Mesh {
         shared.tasks.spawn(keeper.run(shared.cancel.clone()));
         shared.tasks.spawn(driver.run(shared.clone(), shared.cancel.clone()));
         shared.spawn(accept::run(shared.clone()));
-        shared.spawn(shared.clone().renew_certificates(authority));
+        shared.spawn(shared.clone().keep_fresh());
         shared.spawn(shared.clone().measure());
         for seed in config.seeds {
             shared.spawn(dial::seed(shared.clone(), seed));
@@ -187,6 +206,20 @@ impl Mesh {
     /// What members say of themselves.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
+    }
+
+    /// Takes another value of the cluster's key: the next step of its rotation ([`crate::cluster`]). Connections are
+    /// made anew with the key that is in use now; those of peers whose key is not accepted any more are closed after
+    /// some seconds.
+    pub fn rekey(&self, key: &ClusterKey) -> Result<(), MeshError> {
+        self.shared.rekey(key)
+    }
+
+    /// What is known of all other members, those included that are down and not forgotten yet.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let mut known = self.shared.membership.known();
+        known.sort_by_key(|known| known.member.node);
+        known.into_iter().map(MemberInfo::from).collect()
     }
 
     /// The address that is bound.
@@ -267,12 +300,6 @@ fn check(config: &MeshConfig) -> Result<(), MeshError> {
 
 fn check_kind(kind: u8) -> Result<(), MeshError> {
     if kind < FIRST_FREE_KIND { Err(MeshError::ReservedKind(kind)) } else { Ok(()) }
-}
-
-/// The clock counts milliseconds since 1970; one that is set before that counts as standing at 1970.
-fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
