@@ -127,6 +127,7 @@ struct Inner {
     refresh: Vec<hmac::Key>,
     cookie: Vec<hmac::Key>,
     invitation: Vec<[u8; 32]>,
+    marks: Vec<String>,
     claims: hmac::Key,
     idempotency: hmac::Key,
 }
@@ -142,6 +143,7 @@ impl Inner {
             refresh: macs("refresh/1"),
             cookie: macs("cookie/1"),
             invitation: cluster.derive_accepted("invite/1"),
+            marks: cluster.marks(),
             claims: mac(cluster.derive_lasting("claims/1")),
             idempotency: mac(cluster.derive_lasting("idempotency/1")),
         }
@@ -202,6 +204,12 @@ impl Keys {
         audience: &str,
     ) -> Result<T, TokenError> {
         verify(&self.now().operator, token, audience)
+    }
+
+    /// Names for the cluster keys that are accepted, the one in use first, which tell nothing of them.
+    #[must_use]
+    pub fn marks(&self) -> Vec<String> {
+        self.now().marks.clone()
     }
 
     /// The secrets that seal links which invite: the first one is in use, all are accepted.
