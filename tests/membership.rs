@@ -168,7 +168,8 @@ async fn the_clusters_key_is_replaced_while_people_talk() {
         let mut there: Vec<String> =
             client.history(&reader, &space).await.iter().map(|row| text(&row["body"])).collect();
         let mut expected = said.clone();
-        (there.sort(), expected.sort());
+        there.sort();
+        expected.sort();
         assert_eq!(there, expected, "all that was said, and nothing twice");
         client.get("/v1/accounts/me").by(&ada).send().await.is_problem(401, "unauthorized");
     }

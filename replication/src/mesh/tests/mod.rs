@@ -1,3 +1,6 @@
+mod overseas;
+mod trust;
+
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
@@ -7,8 +10,6 @@ use std::task::{Context, Poll};
 
 use quinn::UdpPoller;
 use quinn::udp::{RecvMeta, Transmit};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 use tracing::subscriber::DefaultGuard;
 
@@ -126,84 +127,6 @@ fn cuttable(config: MeshConfig) -> (MeshConfig, Arc<AtomicBool>) {
     let wrap: WrapSocket =
         Arc::new(move |socket| Arc::new(Cuttable { socket, cut: switch.clone() }) as Arc<dyn AsyncUdpSocket>);
     (MeshConfig { wrap_socket: Some(wrap), ..config }, cut)
-}
-
-/// A socket at the far side of an ocean: what is sent takes 150 ms, and one packet in fifty gets lost.
-#[derive(Debug)]
-struct Overseas {
-    socket: Arc<dyn AsyncUdpSocket>,
-    random: Mutex<StdRng>,
-}
-
-impl AsyncUdpSocket for Overseas {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for packet in transmit.contents.chunks(size) {
-            if self.random.lock().unwrap().random_bool(0.02) {
-                continue;
-            }
-            let (socket, packet) = (self.socket.clone(), packet.to_vec());
-            let (destination, ecn, src_ip) = (transmit.destination, transmit.ecn, transmit.src_ip);
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(150)).await;
-                let contents = &packet;
-                // What the system has no room for is lost as well.
-                let _ = socket.try_send(&Transmit { destination, ecn, contents, segment_size: None, src_ip });
-            });
-        }
-        Ok(())
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.socket.poll_recv(cx, bufs, meta)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
-    }
-}
-
-fn overseas(config: MeshConfig, seed: u64) -> MeshConfig {
-    let wrap: WrapSocket = Arc::new(move |socket| {
-        Arc::new(Overseas { socket, random: Mutex::new(StdRng::seed_from_u64(seed)) })
-            as Arc<dyn AsyncUdpSocket>
-    });
-    MeshConfig { wrap_socket: Some(wrap), ..config }
-}
-
-/// Six members have 30 connections; each is to bring 60 packets across.
-#[tokio::test]
-async fn no_connection_is_lost_across_an_ocean() {
-    let (log, _guard) = Log::start();
-    let key = ClusterKey::generate();
-    let first = start(overseas(config(1, &key, &[]), 1)).await;
-    let mut all = vec![first];
-    for number in 2..=6 {
-        all.push(start(overseas(config(number, &key, &[&all[0]]), number.into())).await);
-    }
-    let done = |running: &Running| {
-        let held = running.mesh.shared.peers.held();
-        let across = |held: &peers::Held| held.connection.stats().udp_rx.datagrams >= 60;
-        held.iter().filter(|held| held.outgoing && across(held)).count() == 5
-    };
-    until("60 packets on each", || all.iter().all(done)).await;
-    assert_eq!(log.lines(&["peer down"]), 0, "{}", log_text(&log));
-    assert_eq!(log.lines(&["member down"]), 0, "{}", log_text(&log));
-    let far = |peer: &PeerInfo| peer.rtt >= Duration::from_millis(290);
-    assert!(all.iter().all(|running| running.mesh.peers().iter().all(far)));
 }
 
 #[tokio::test]
@@ -558,78 +481,4 @@ async fn bad_settings_are_named() {
     assert!(error(seed).await.contains("`somewhere`"));
     let advertise = MeshConfig { advertise: Some("0.0.0.0:1".parse().unwrap()), ..config(2, &key, &[]) };
     assert!(error(advertise).await.contains("0.0.0.0:1"));
-}
-
-/// Our connection to a member.
-fn outgoing(from: &Running, to: NodeId) -> Option<usize> {
-    from.mesh.shared.peers.outgoing(to).map(|connection| connection.stable_id())
-}
-
-async fn start_short(config: MeshConfig) -> Running {
-    let short = |tenths: u64| Duration::from_millis(tenths * 100);
-    let lifetimes =
-        tls::Lifetimes { validity: short(60), renewal: short(10), connection: short(20), review: short(2) };
-    let (mesh, events) = Mesh::start_with(config, Generation::now(), lifetimes).await.unwrap();
-    Running { mesh, events }
-}
-
-#[tokio::test]
-async fn connections_are_made_anew_before_their_certificates_end() {
-    let (log, _guard) = Log::start();
-    let key = ClusterKey::generate();
-    let mut a = start_short(config(1, &key, &[])).await;
-    let mut b = start_short(config(2, &key, &[&a])).await;
-    let node = b.mesh.node();
-    b.up(a.mesh.node()).await;
-    let mut lasting = 0;
-    // More connections than certificates last for.
-    for _ in 0..5 {
-        a.up(node).await;
-        assert!(a.entry(node).is_some_and(|entry| entry.alive), "nobody doubts it");
-        let last = outgoing(&a, node).unwrap();
-        until("another connection", || outgoing(&a, node).is_some_and(|id| id != last)).await;
-        a.down(node).await;
-        lasting += 1;
-        // One makes way for the next without a time in between.
-        assert!(a.mesh.peers().iter().any(|peer| peer.node == node && peer.connected));
-    }
-    assert_eq!(lasting, 5);
-    assert_eq!(log.lines(&["refused"]) + log.lines(&["closed a connection"]), 0, "{}", log_text(&log));
-    assert_eq!(log.lines(&["member down"]), 0, "{}", log_text(&log));
-}
-
-#[tokio::test]
-async fn the_cluster_key_is_replaced_while_members_are_connected() {
-    let (log, _guard) = Log::start();
-    let old = ClusterKey::generate();
-    let both = old.with_next().unwrap();
-    let used = both.with_next_used().unwrap();
-    let new = used.without_old().unwrap();
-    let mut a = start(config(1, &old, &[])).await;
-    let mut b = start(config(2, &old, &[&a])).await;
-    // It is left behind.
-    let mut c = start(config(3, &old, &[&a])).await;
-    let (a_node, b_node, c_node) = (a.mesh.node(), b.mesh.node(), c.mesh.node());
-    a.up(b_node).await;
-    b.up(a_node).await;
-    c.up(a_node).await;
-    until("all alive", || a.mesh.shared.membership.up().len() == 2).await;
-    for step in [&both, &used, &new] {
-        let before = (outgoing(&a, b_node), outgoing(&b, a_node));
-        a.mesh.rekey(step).unwrap();
-        b.mesh.rekey(step).unwrap();
-        if step.derive("x") != old.derive("x") && *step == used {
-            until("a's new connection", || outgoing(&a, b_node).is_some_and(|id| Some(id) != before.0)).await;
-            until("b's new connection", || outgoing(&b, a_node).is_some_and(|id| Some(id) != before.1)).await;
-        }
-        assert!(a.entry(b_node).is_some_and(|entry| entry.alive));
-    }
-    until("c is out", || a.mesh.peers().iter().all(|peer| peer.node != c_node) && c.mesh.peers().is_empty())
-        .await;
-    let port = |running: &Running| format!("peer={}", running.mesh.local_addr());
-    let refusal = "the peer holds another cluster key";
-    until("a's word", || log.lines(&["WARN", refusal, &port(&c)]) > 0).await;
-    until("c's word", || log.lines(&["WARN", refusal, &port(&a)]) > 0).await;
-    assert!(a.entry(b_node).is_some_and(|entry| entry.alive));
-    assert!(outgoing(&a, b_node).is_some() && outgoing(&b, a_node).is_some());
 }
