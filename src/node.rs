@@ -13,6 +13,7 @@ use mychat_replication::{NodeId, Role, cluster::ClusterKey, mesh::MeshConfig};
 use serde::Deserialize;
 
 use crate::{
+    cluster::key::follow,
     settings::{layers, required},
     stopping,
 };
@@ -69,8 +70,20 @@ layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_ke
 
 /// Runs a node until it is asked to stop.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
-    let node = Node::start(config(args)?).await?;
-    stopping::asked().await?;
+    let file = args.cluster_key.clone();
+    let config = config(args)?;
+    let key = config.cluster_key.clone();
+    let node = Node::start(config).await?;
+    let follow = async {
+        match file {
+            Some(file) => follow(file, key, |key| Ok(node.rekey(key)?)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        asked = stopping::asked() => asked?,
+        () = follow => {}
+    }
     tracing::info!("stopping: clients are sent elsewhere and the peers get what they lack");
     node.shutdown().await;
     Ok(())

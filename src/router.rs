@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
+    cluster::key::follow,
     node::{address, check_peers, check_url, read_key},
     settings::{layers, required},
     stopping,
@@ -59,7 +60,8 @@ pub async fn run(args: RouterArgs) -> anyhow::Result<()> {
     config.mode = args.mode.unwrap_or_default();
     let bind = address("--mesh", &required(args.mesh, "--mesh", "MYCHAT_MESH")?)?;
     let advertise = args.mesh_public.map(|text| address("--mesh-public", &text)).transpose()?;
-    let key = read_key(&required(args.cluster_key, "--cluster-key", "MYCHAT_CLUSTER_KEY")?)?;
+    let file = required(args.cluster_key, "--cluster-key", "MYCHAT_CLUSTER_KEY")?;
+    let key = read_key(&file)?;
     anyhow::ensure!(
         !args.peer.is_empty(),
         "--peer is missing: a router needs at least one member to join through"
@@ -75,11 +77,14 @@ pub async fn run(args: RouterArgs) -> anyhow::Result<()> {
         bind,
         advertise,
         seeds: args.peer,
-        key,
+        key: key.clone(),
         wrap_socket: None,
     };
     let router = Router::start(config, mesh, args.public_url).await?;
-    stopping::asked().await?;
+    tokio::select! {
+        asked = stopping::asked() => asked?,
+        () = follow(file, key, |key| Ok(router.mesh.rekey(key)?)) => {}
+    }
     router.stop().await;
     Ok(())
 }

@@ -68,9 +68,14 @@ impl Condition {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Says that the node is going out of service; there is no way back.
+    /// Says that the node is going out of service.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Says that the node takes clients again: an operator had taken it out of service.
+    pub fn undrain(&self) {
+        self.draining.store(false, Ordering::Release);
     }
 
     /// Says how many event streams are open.

@@ -12,6 +12,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use mychat_replication::{
+    cluster::ClusterKey,
     mesh::MeshError,
     store::{OpenError, Store},
 };
@@ -112,6 +113,18 @@ impl Node {
     #[must_use]
     pub const fn app(&self) -> &App {
         &self.app
+    }
+
+    /// Takes another value of the cluster's key: the next step of its rotation. Sessions and connections go on.
+    ///
+    /// # Errors
+    /// When no certificate can be made with it; then nothing has changed.
+    pub fn rekey(&self, key: &ClusterKey) -> Result<(), MeshError> {
+        if let Some(mesh) = &self.app.mesh {
+            mesh.rekey(key)?;
+        }
+        self.app.keys.rekey(key);
+        Ok(())
     }
 
     /// Where HTTP is served.

@@ -3,8 +3,9 @@
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
+    http::StatusCode,
     response::Response,
-    routing::post,
+    routing::{post, put},
 };
 
 use super::{
@@ -21,12 +22,14 @@ const MAX_IMPORT: usize = 4 << 20;
 
 /// The routes.
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/admin/import", post(import_lines).layer(DefaultBodyLimit::max(MAX_IMPORT)))
+    Router::new()
+        .route("/v1/admin/import", post(import_lines).layer(DefaultBodyLimit::max(MAX_IMPORT)))
+        .route("/v1/admin/drain", put(drain).delete(undrain))
 }
 
 /// The OpenAPI document of these routes.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(import_lines))]
+#[openapi(paths(import_lines, drain, undrain))]
 pub struct Docs;
 
 /// Imports lines of another system's log into a space.
@@ -39,4 +42,25 @@ async fn import_lines(
 ) -> Result<Response, Problem> {
     let report = import::import(&app, wish).await?;
     Ok(write::with_cursor(Reply::ok(json(&report)?), &app.store.vector()))
+}
+
+/// Takes the node out of service: it sends its clients to other nodes, and goes on replicating.
+#[utoipa::path(put, path = "/v1/admin/drain", tag = "admin", security(("bearer" = [])),
+    responses((status = 204, description = "it is out of service")))]
+async fn drain(State(app): State<App>, _: Operator) -> StatusCode {
+    if !app.condition.is_draining() {
+        tracing::info!("an operator takes the node out of service");
+        app.condition.drain();
+        app.events.end_all("draining", &app.alternatives());
+    }
+    StatusCode::NO_CONTENT
+}
+
+/// Takes the node back into service.
+#[utoipa::path(delete, path = "/v1/admin/drain", tag = "admin", security(("bearer" = [])),
+    responses((status = 204, description = "it takes clients again")))]
+async fn undrain(State(app): State<App>, _: Operator) -> StatusCode {
+    tracing::info!("an operator takes the node back into service");
+    app.condition.undrain();
+    StatusCode::NO_CONTENT
 }

@@ -39,7 +39,7 @@ impl Operator {
 }
 
 fn token_until(keys: &Keys, iat: u64, exp: u64) -> String {
-    keys.operator().sign(&Claims {
+    keys.sign_operator(&Claims {
         iss: ISSUER.to_owned(),
         aud: AUDIENCE.to_owned(),
         sub: "operator".to_owned(),
@@ -51,7 +51,7 @@ fn token_until(keys: &Keys, iat: u64, exp: u64) -> String {
 /// Whether the token is an operator's.
 fn verify(keys: &Keys, token: &str) -> Result<Operator, Problem> {
     let claims: Claims =
-        keys.operator().verify(token, AUDIENCE).map_err(|error| Problem::unauthorized(error.to_string()))?;
+        keys.verify_operator(token, AUDIENCE).map_err(|error| Problem::unauthorized(error.to_string()))?;
     // One that somebody made to last is as good as the key itself, lying around.
     if claims.exp.saturating_sub(claims.iat) > SECONDS {
         return Err(Problem::unauthorized("the token lasts too long"));

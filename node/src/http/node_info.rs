@@ -13,7 +13,11 @@ use axum::{
     routing::get,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use mychat_replication::{NodeId, Role, snapshot::SyncStatus};
+use mychat_replication::{
+    NodeId, Role,
+    mesh::{MemberInfo, Standing},
+    snapshot::SyncStatus,
+};
 use serde::Serialize;
 
 use super::Problem;
@@ -99,8 +103,14 @@ pub struct NodeInfo {
     heads: BTreeMap<String, u64>,
     /// The other nodes that it knows.
     peers: Vec<Peer>,
+    /// Nodes that were there, and are down: they crashed, left, or can't be reached. Forgotten after some hours.
+    gone: Vec<Gone>,
     /// Event streams.
     streams: Streams,
+    /// Whether it is going out of service.
+    draining: bool,
+    /// Names for the cluster keys that it accepts, the one in use first: to see how far a rotation is.
+    keys: Vec<String>,
     /// Whether clients should be sent here.
     ready: bool,
     /// How far it has got in coming to hold what the others hold.
@@ -153,6 +163,29 @@ pub struct Peer {
     one_way_ms: Option<f64>,
     /// How many versions it holds that this node lacks.
     behind: u64,
+    /// Whether the cluster takes it to be there: `alive`, or `suspect` while somebody can't reach it.
+    state: &'static str,
+    /// How long ago this node heard from it, in milliseconds.
+    heard_ms: Option<f64>,
+    /// Whether clients should be sent there, as it says.
+    ready: bool,
+    /// Whether it is going out of service, as it says.
+    draining: bool,
+    /// Its release, as it says.
+    version: Option<String>,
+}
+
+/// A node that is down.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Gone {
+    /// Its id.
+    id: String,
+    /// Its region.
+    region: String,
+    /// Where clients reached it.
+    url: Option<String>,
+    /// How long ago this node heard from it, in milliseconds.
+    heard_ms: Option<f64>,
 }
 
 /// What this node is and knows.
@@ -166,6 +199,9 @@ async fn node(State(app): State<App>) -> Json<NodeInfo> {
         version: env!("CARGO_PKG_VERSION"),
         heads: vector.iter().map(|(site, version)| (site.to_string(), version.0)).collect(),
         peers: peers(&app),
+        gone: gone(&app),
+        draining: app.condition.is_draining(),
+        keys: app.keys.marks(),
         streams: Streams { open: app.condition.open_streams(), capacity: app.config.limits.streams },
         ready: app.condition.is_ready(),
         sync: app.condition.sync().into(),
@@ -181,15 +217,26 @@ fn peers(app: &App) -> Vec<Peer> {
         if entry.role == Role::Node && entry.alive && entry.node != app.node() {
             let peer = peers.entry(entry.node).or_default();
             peer.region = entry.region;
+            peer.state = "alive";
+            let says = |fact: &str| entry.facts.get(fact).is_some_and(|said| said == "true");
+            (peer.ready, peer.draining) = (says("ready"), says("draining"));
+            peer.version = entry.facts.get("version").cloned();
             peer.url = entry.facts.get("url").cloned();
         }
     }
     for info in mesh.peers() {
         if info.role == Role::Node {
             let peer = peers.entry(info.node).or_default();
+            peer.state = if peer.state.is_empty() { "alive" } else { peer.state };
             peer.region = info.region;
             peer.connected = info.connected;
             peer.rtt_ms = info.connected.then(|| millis(info.rtt));
+        }
+    }
+    for member in mesh.members() {
+        if let Some(peer) = peers.get_mut(&member.node) {
+            peer.state = state(member.standing);
+            peer.heard_ms = member.heard.map(millis);
         }
     }
     peers
@@ -207,6 +254,28 @@ fn peers(app: &App) -> Vec<Peer> {
             ..peer
         })
         .collect()
+}
+
+fn state(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Alive => "alive",
+        Standing::Suspect => "suspect",
+        Standing::Down => "down",
+    }
+}
+
+fn gone(app: &App) -> Vec<Gone> {
+    let Some(mesh) = &app.mesh else { return Vec::new() };
+    let entries = mesh.directory().entries();
+    let url = |node| entries.iter().find(|entry| entry.node == node)?.facts.get("url").cloned();
+    let down = |member: &MemberInfo| member.standing == Standing::Down && member.role == Role::Node;
+    let gone = mesh.members().into_iter().filter(down).map(|member| Gone {
+        id: member.node.to_string(),
+        region: member.region,
+        url: url(member.node),
+        heard_ms: member.heard.map(millis),
+    });
+    gone.collect()
 }
 
 fn router_url(app: &App) -> Option<String> {

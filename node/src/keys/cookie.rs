@@ -21,13 +21,13 @@ impl Keys {
     #[must_use]
     pub fn cookie(&self, caller: Caller) -> String {
         let payload = [&[FORMAT][..], &caller.session.bytes(), &caller.account.bytes()].concat();
-        seal(&self.0.cookie, &payload)
+        seal(&self.now().cookie[0], &payload)
     }
 
     /// Whose cookie it is, if a node of this cluster made it.
     #[must_use]
     pub fn verify_cookie(&self, value: &str) -> Option<Caller> {
-        let payload = open::<LENGTH>(&self.0.cookie, value)?;
+        let payload = open::<LENGTH>(&self.now().cookie, value)?;
         let (format, rest) = payload.split_first()?;
         let (session, account) = rest.split_first_chunk::<16>()?;
         (*format == FORMAT).then_some(Caller {

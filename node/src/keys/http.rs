@@ -36,7 +36,8 @@ pub struct PublicKey {
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "keys",
     responses((status = 200, description = "the public keys", body = KeySet)))]
 async fn jwks(State(app): State<App>) -> impl IntoResponse {
-    let keys = app.keys.0.access.iter().map(|key| PublicKey {
+    let inner = app.keys.now();
+    let keys = inner.access.iter().map(|key| PublicKey {
         kty: "OKP",
         crv: "Ed25519",
         alg: "EdDSA",

@@ -7,15 +7,23 @@
 //!   `/.well-known/jwks.json`;
 //! - **refresh tokens** ([`refresh`]) and the **session cookie** ([`cookie`]): a few ids and a MAC; what they prove
 //!   still has to be held against the ended sessions in the database;
+//! - links that invite ([`Keys::invitation`]);
 //! - the MACs under which unique names are claimed and repeated calls are recognised, so that rows which every node
 //!   keeps do not give away an address or a password.
+//!
+//! While the cluster key is being replaced ([`Keys::rekey`]), what the key in use signs and what the other keys that
+//! are accepted have signed is good alike. The MACs in the database stay what they were: their keys come from the
+//! first key that the cluster ever had.
 
 pub mod cookie;
 pub mod http;
 pub mod refresh;
 mod verified;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -111,34 +119,55 @@ impl JwtKey {
 
 /// The keys of a cluster. A handle; clones share them.
 #[derive(Clone)]
-pub struct Keys(Arc<Inner>);
+pub struct Keys(Arc<RwLock<Arc<Inner>>>);
 
+/// Of each list, the first one signs and all are accepted.
 struct Inner {
-    /// The keys whose access tokens are accepted; the first one signs. One so far: a rotation adds the next here
-    /// before it signs, and drops the last one when its tokens have expired.
     access: Vec<JwtKey>,
+    /// Tokens that these keys have verified: with other keys nothing of it counts.
     verified: verified::Verified<Caller>,
-    operator: JwtKey,
-    refresh: hmac::Key,
-    cookie: hmac::Key,
+    operator: Vec<JwtKey>,
+    refresh: Vec<hmac::Key>,
+    cookie: Vec<hmac::Key>,
+    invitation: Vec<[u8; 32]>,
+    marks: Vec<String>,
     claims: hmac::Key,
     idempotency: hmac::Key,
+}
+
+impl Inner {
+    fn of(cluster: &ClusterKey) -> Self {
+        let mac = |secret: [u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        let macs = |purpose| cluster.derive_accepted(purpose).into_iter().map(mac).collect();
+        let signers = |purpose| cluster.derive_accepted(purpose).iter().map(JwtKey::from_seed).collect();
+        Self {
+            access: signers("jwt/1"),
+            verified: verified::Verified::default(),
+            operator: signers("admin/1"),
+            refresh: macs("refresh/1"),
+            cookie: macs("cookie/1"),
+            invitation: cluster.derive_accepted("invite/1"),
+            marks: cluster.marks(),
+            claims: mac(cluster.derive_lasting("claims/1")),
+            idempotency: mac(cluster.derive_lasting("idempotency/1")),
+        }
+    }
 }
 
 impl Keys {
     /// Derives the keys.
     #[must_use]
     pub fn new(cluster: &ClusterKey) -> Self {
-        let mac = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &cluster.derive(purpose));
-        Self(Arc::new(Inner {
-            access: vec![JwtKey::from_seed(&cluster.derive("jwt/1"))],
-            verified: verified::Verified::default(),
-            operator: JwtKey::from_seed(&cluster.derive("admin/1")),
-            refresh: mac("refresh/1"),
-            cookie: mac("cookie/1"),
-            claims: mac("claims/1"),
-            idempotency: mac("idempotency/1"),
-        }))
+        Self(Arc::new(RwLock::new(Arc::new(Inner::of(cluster)))))
+    }
+
+    /// Takes another value of the cluster's key: the next step of its rotation.
+    pub fn rekey(&self, cluster: &ClusterKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Inner::of(cluster));
+    }
+
+    fn now(&self) -> Arc<Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A token with which the account calls for the next [`ACCESS_SECONDS`].
@@ -148,7 +177,7 @@ impl Keys {
     }
 
     fn access_token_at(&self, account: AccountId, session: SessionId, now: u64) -> String {
-        self.0.access[0].sign(&AccessClaims {
+        self.now().access[0].sign(&AccessClaims {
             iss: ISSUER.to_owned(),
             aud: ISSUER.to_owned(),
             sub: account,
@@ -163,33 +192,51 @@ impl Keys {
     /// # Errors
     /// When it has expired, or was not issued by this cluster as an access token.
     pub fn verify_access(&self, token: &str) -> Result<Caller, TokenError> {
+        let keys = self.now();
         let now = (timestamp::now_millis() / 1000).saturating_sub(LEEWAY_SECONDS);
-        if let Some(caller) = self.0.verified.find(token, now) {
+        if let Some(caller) = keys.verified.find(token, now) {
             return Ok(caller);
         }
-        let named = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?.kid;
-        let key =
-            self.0.access.iter().find(|key| named.as_ref() == Some(&key.id)).ok_or(TokenError::Invalid)?;
-        let claims: AccessClaims = key.verify(token, ISSUER)?;
+        let claims: AccessClaims = verify(&keys.access, token, ISSUER)?;
         let caller = Caller { account: claims.sub, session: claims.sid };
-        self.0.verified.remember(token, caller, claims.exp);
+        keys.verified.remember(token, caller, claims.exp);
         Ok(caller)
     }
 
-    /// The key of operators' tokens.
-    pub(crate) fn operator(&self) -> &JwtKey {
-        &self.0.operator
+    /// Signs an operator's token.
+    pub(crate) fn sign_operator<T: Serialize>(&self, claims: &T) -> String {
+        self.now().operator[0].sign(claims)
+    }
+
+    /// Checks an operator's token for an audience.
+    pub(crate) fn verify_operator<T: DeserializeOwned>(
+        &self,
+        token: &str,
+        audience: &str,
+    ) -> Result<T, TokenError> {
+        verify(&self.now().operator, token, audience)
+    }
+
+    /// Names for the cluster keys that are accepted, the one in use first, which tell nothing of them.
+    #[must_use]
+    pub fn marks(&self) -> Vec<String> {
+        self.now().marks.clone()
+    }
+
+    /// The secrets that seal links which invite: the first one is in use, all are accepted.
+    pub(crate) fn invitation(&self) -> Vec<[u8; 32]> {
+        self.now().invitation.clone()
     }
 
     /// The MAC under which a unique name of some kind is claimed.
     #[must_use]
     pub fn claim(&self, kind: &str, name: &str) -> [u8; 32] {
-        mac(&self.0.claims, &[kind.as_bytes(), &[0], name.as_bytes()])
+        mac(&self.now().claims, &[kind.as_bytes(), &[0], name.as_bytes()])
     }
 
     /// The MAC of parts of a call, by which a repeat is recognised.
     pub(crate) fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
-        mac(&self.0.idempotency, parts)
+        mac(&self.now().idempotency, parts)
     }
 }
 
@@ -197,6 +244,13 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Keys(secret)")
     }
+}
+
+/// Checks a token against the key that it names.
+fn verify<T: DeserializeOwned>(keys: &[JwtKey], token: &str, audience: &str) -> Result<T, TokenError> {
+    let named = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?.kid;
+    let key = keys.iter().find(|key| named.as_ref() == Some(&key.id)).ok_or(TokenError::Invalid)?;
+    key.verify(token, audience)
 }
 
 /// A MAC over parts, each with its length before it, so that moving a border between two changes it.
@@ -216,17 +270,20 @@ fn seal(key: &hmac::Key, payload: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode([payload, hmac::sign(key, payload).as_ref()].concat())
 }
 
-/// The payload of [`seal`], if the MAC is right (compared in constant time) and it has the length.
-fn open<const N: usize>(key: &hmac::Key, sealed: &str) -> Option<[u8; N]> {
+/// The payload of [`seal`], if the MAC of any key is right (compared in constant time) and it has the length.
+fn open<const N: usize>(keys: &[hmac::Key], sealed: &str) -> Option<[u8; N]> {
     // No seal of ours is anywhere near as long: refused before it is decoded.
     let bytes = (sealed.len() <= 512).then(|| URL_SAFE_NO_PAD.decode(sealed).ok())??;
     let (payload, tag) = bytes.split_first_chunk::<N>()?;
-    hmac::verify(key, payload, tag).ok()?;
-    Some(*payload)
+    keys.iter().any(|key| hmac::verify(key, payload, tag).is_ok()).then_some(*payload)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
+    use mychat_replication::log::SiteId;
+
     use super::*;
 
     fn keys() -> Keys {
@@ -255,7 +312,8 @@ mod tests {
 
         let token = keys.access_token(account, session);
         let claims = token.split('.').nth(1).unwrap_or_default();
-        let own = &keys.0.access[0];
+        let inner = keys.now();
+        let own = &inner.access[0];
         let head = |alg: &str| URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{alg}","kid":"{}"}}"#, own.id));
 
         for none in [format!("{}.{claims}.", head("none")), format!("{}.{claims}", head("none"))] {
@@ -287,24 +345,62 @@ mod tests {
             iat: 0,
             exp: timestamp::now_millis() / 1000 + 60,
         };
-        assert_eq!(keys.verify_access(&keys.operator().sign(&claims)), Err(TokenError::Invalid));
+        assert_eq!(keys.verify_access(&keys.sign_operator(&claims)), Err(TokenError::Invalid));
         let other_use = AccessClaims { aud: "other".into(), ..claims };
-        assert_eq!(keys.verify_access(&keys.0.access[0].sign(&other_use)), Err(TokenError::Invalid));
+        assert_eq!(keys.verify_access(&keys.now().access[0].sign(&other_use)), Err(TokenError::Invalid));
     }
 
     #[test]
     fn a_seal_breaks_with_any_byte() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
         let sealed = seal(&key, b"payload");
-        assert_eq!(open::<7>(&key, &sealed), Some(*b"payload"));
-        assert_eq!(open::<6>(&key, &sealed), None);
+        assert_eq!(open::<7>(slice::from_ref(&key), &sealed), Some(*b"payload"));
+        assert_eq!(open::<6>(slice::from_ref(&key), &sealed), None);
         let bytes = URL_SAFE_NO_PAD.decode(&sealed).expect("base64");
         for index in 0..bytes.len() {
             let mut broken = bytes.clone();
             broken[index] ^= 1;
-            assert_eq!(open::<7>(&key, &URL_SAFE_NO_PAD.encode(broken)), None);
+            assert_eq!(open::<7>(slice::from_ref(&key), &URL_SAFE_NO_PAD.encode(broken)), None);
         }
-        assert_eq!(open::<7>(&hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), &sealed), None);
+        assert_eq!(open::<7>(&[hmac::Key::new(hmac::HMAC_SHA256, &[8; 32])], &sealed), None);
+    }
+
+    /// What was signed in one step of a rotation is good in the next, and MACs in the database are good for ever.
+    #[test]
+    fn a_rotation_ends_no_session_and_loses_no_name() {
+        let old = ClusterKey::generate();
+        let both = old.with_next().expect("a first step");
+        let used = both.with_next_used().expect("a second");
+        let new = used.without_old().expect("a third");
+        let (account, session) = somebody();
+        let caller = Caller { account, session };
+        let refresh = refresh::Refresh { account, session, generation: 1, site: SiteId([9; 16]) };
+        let keys = Keys::new(&old);
+        let (claim, print) = (keys.claim("email", "ada@example.org"), keys.fingerprint(&[b"call"]));
+        let signed = |keys: &Keys| {
+            (keys.access_token(account, session), keys.refresh_token(&refresh), keys.cookie(caller))
+        };
+        let good = |keys: &Keys, (access, token, cookie): &(String, String, String)| {
+            let all = [
+                keys.verify_access(access) == Ok(caller),
+                keys.verify_refresh(token) == Some(refresh),
+                keys.verify_cookie(cookie) == Some(caller),
+            ];
+            assert!(all.iter().all(|good| *good == all[0]), "{all:?}");
+            all[0]
+        };
+        let by_old = signed(&keys);
+        for step in [&both, &used] {
+            keys.rekey(step);
+            assert!(good(&keys, &by_old));
+        }
+        let by_new = signed(&keys);
+        assert!(good(&Keys::new(&both), &by_new), "a node that is a step behind takes it");
+        assert!(!good(&Keys::new(&old), &by_new));
+        keys.rekey(&new);
+        assert!(good(&keys, &by_new) && !good(&keys, &by_old));
+        assert_eq!(keys.claim("email", "ada@example.org"), claim);
+        assert_eq!(keys.fingerprint(&[b"call"]), print);
     }
 
     #[test]

@@ -34,13 +34,13 @@ impl Keys {
         payload.extend_from_slice(&token.session.bytes());
         payload.extend_from_slice(&token.generation.to_be_bytes());
         payload.extend_from_slice(&token.site.0);
-        seal(&self.0.refresh, &payload)
+        seal(&self.now().refresh[0], &payload)
     }
 
     /// What the token says, if a node of this cluster issued it. Whether it is spent is another question.
     #[must_use]
     pub fn verify_refresh(&self, token: &str) -> Option<Refresh> {
-        let payload = open::<LENGTH>(&self.0.refresh, token)?;
+        let payload = open::<LENGTH>(&self.now().refresh, token)?;
         let (format, rest) = payload.split_first()?;
         let (account, rest) = rest.split_first_chunk::<16>()?;
         let (session, rest) = rest.split_first_chunk::<16>()?;

@@ -144,6 +144,11 @@ impl Directory {
         }
     }
 
+    /// Messages that wait for the keeper.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.inbox.max_capacity() - self.inner.inbox.capacity()
+    }
+
     /// A connection to the member that listens at this address is open: it gets to know us at once.
     pub(crate) fn greeted(&self, addr: SocketAddr) {
         let _ = self.inner.greeted.try_send(addr);

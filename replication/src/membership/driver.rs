@@ -1,14 +1,14 @@
 //! Runs the `foca` state machine: hands it packets and timers, and carries out what it asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use foca::{AccumulatingRuntime, Foca, Incarnation, NoCustomBroadcast, OwnedNotification, State, Timer};
-use foca::{Config, PeriodicParams, PostcardCodec};
+use foca::{AccumulatingRuntime, Codec, Foca, Header, Incarnation, Message, NoCustomBroadcast};
+use foca::{OwnedNotification, PostcardCodec, State, Timer};
+use metrics::counter;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -17,13 +17,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::tuning::{HELPERS, INQUIRIES, INQUIRY, REPEAT, SUSPICION, config};
 use super::{Carrier, Member, REFUTATION, Roster};
 use crate::identity::NodeId;
 
 /// The format of a membership packet; others are ignored.
 const FORMAT: u8 = 1;
-/// The largest packet, in bytes: fits a QUIC datagram on any path, with room for kind and format.
-const LARGEST_PACKET: usize = 1100;
 /// How often connected members that do not count as up, for a packet got lost, are announced to again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often a member that is all alone tries those that were there before.
@@ -43,6 +42,10 @@ enum Due {
     Foca(Timer<Member>),
     /// A member that we suspected had its chance to refute.
     Judgement(Member, Incarnation),
+    /// Others are asked whether they reach a member that we suspected.
+    Inquiry(Member),
+    /// A packet that goes out again, for the first one may be lost.
+    Repeat(Member, Bytes),
 }
 
 /// The task behind a [`super::Membership`].
@@ -51,16 +54,33 @@ pub(crate) struct Driver {
     effects: AccumulatingRuntime<Member>,
     queue: mpsc::Receiver<Input>,
     roster: Arc<Roster>,
+    random: StdRng,
+    suspects: HashSet<NodeId>,
+    /// When others last said that they reach a member.
+    vouched: HashMap<NodeId, Instant>,
+    /// When this member last had no connection to most of the others.
+    cut_off: Option<Instant>,
     /// Ordered by time, then by arrival.
     agenda: BTreeMap<(Instant, u64), Due>,
     arrivals: u64,
 }
 
 impl Driver {
-    pub(super) fn new(me: Member, queue: mpsc::Receiver<Input>, roster: Arc<Roster>) -> Self {
-        let foca = Foca::new(me, config(), StdRng::from_rng(&mut rand::rng()), PostcardCodec);
-        let effects = AccumulatingRuntime::new();
-        Self { foca, effects, queue, roster, agenda: BTreeMap::new(), arrivals: 0 }
+    /// The seed decides all that is left to chance, so that a test can repeat a run.
+    pub(super) fn new(me: Member, queue: mpsc::Receiver<Input>, roster: Arc<Roster>, seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        Self {
+            foca: Foca::new(me, config(), StdRng::from_rng(&mut random), PostcardCodec),
+            effects: AccumulatingRuntime::new(),
+            queue,
+            roster,
+            random,
+            suspects: HashSet::new(),
+            vouched: HashMap::new(),
+            cut_off: None,
+            agenda: BTreeMap::new(),
+            arrivals: 0,
+        }
     }
 
     /// Runs until cancelled or until no handle is left.
@@ -76,21 +96,24 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            // What is due comes first: it is little, however many packets wait.
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
-                input = self.queue.recv() => match input {
-                    Some(input) => self.take(input, &carrier),
-                    None => return,
-                },
                 () = due => self.catch_up(&carrier),
                 _ = again.tick() => {
                     ticks = ticks.wrapping_add(1);
+                    self.look_around(&carrier);
                     self.announce_again(&carrier);
                     if ticks.is_multiple_of(LONELY) {
                         self.look_for_company(&carrier);
                         self.roster.keep(&self.foca.iter_membership_state().map(|member| member.id().node).collect());
                     }
                 }
+                input = self.queue.recv() => match input {
+                    Some(input) => self.take(input, &carrier),
+                    None => return,
+                },
             }
         }
     }
@@ -99,9 +122,16 @@ impl Driver {
         let mut done = None;
         let result = match input {
             Input::Packet(packet) => self.packet(&packet),
-            Input::Greeted(member) => self.announce(member),
-            Input::Lost(node) => self.suspect(node),
-            Input::Left(node) => self.declare_down(node),
+            Input::Greeted(member) => {
+                let forgiven = self.forgive(&member);
+                self.settle(forgiven, carrier);
+                self.announce(member)
+            }
+            Input::Lost(node) => {
+                self.look_around(carrier);
+                self.suspect(node)
+            }
+            Input::Left(node) => self.declare_down(node, true),
             Input::Leave(reply) => {
                 done = Some(reply);
                 self.foca.leave_cluster(&mut self.effects)
@@ -115,7 +145,12 @@ impl Driver {
 
     fn packet(&mut self, packet: &[u8]) -> Result<(), foca::Error> {
         match packet.split_first() {
-            Some((&FORMAT, rest)) => self.foca.handle_data(rest, &mut self.effects),
+            Some((&FORMAT, rest)) => {
+                if let Some(Message::ForwardedAck { origin, .. }) = message(rest) {
+                    self.vouched.insert(origin.node, Instant::now());
+                }
+                self.foca.handle_data(rest, &mut self.effects)
+            }
             _ => {
                 debug!("ignored a membership packet of another format");
                 Ok(())
@@ -136,19 +171,96 @@ impl Driver {
 
     fn suspect(&mut self, node: NodeId) -> Result<(), foca::Error> {
         let Some((id, incarnation)) = self.active(node) else { return Ok(()) };
-        self.schedule(Instant::now() + REFUTATION, Due::Judgement(id.clone(), incarnation));
+        let now = Instant::now();
+        for times in 0..INQUIRIES {
+            self.schedule(now + INQUIRY * times, Due::Inquiry(id.clone()));
+        }
+        self.schedule(now + REFUTATION, Due::Judgement(id.clone(), incarnation));
         let suspected = foca::Member::new(id, incarnation, State::Suspect);
         self.foca.apply_many(iter::once(suspected), true, &mut self.effects)?;
         self.foca.gossip(&mut self.effects)
     }
 
-    fn declare_down(&mut self, node: NodeId) -> Result<(), foca::Error> {
-        let Some((id, incarnation)) = self.active(node) else { return Ok(()) };
-        let down = foca::Member::new(id, incarnation, State::Down);
-        self.foca.apply_many(iter::once(down), true, &mut self.effects)
+    /// Has others probe a suspected member. `foca` does so for members whose turn it is only, and a refutation that
+    /// comes by gossip may miss one who needs it.
+    fn inquire(&mut self, suspect: &Member, carrier: &impl Carrier) -> Result<(), foca::Error> {
+        let me = self.foca.identity().clone();
+        let helpers = self.foca.iter_members().map(foca::Member::id);
+        let helpers = helpers.filter(|member| *member != suspect && carrier.reaches(member.node));
+        for helper in helpers.cloned().sample(&mut self.random, HELPERS) {
+            let header = Header {
+                src: me.clone(),
+                // An old one is no news to anybody.
+                src_incarnation: 0,
+                dst: helper.clone(),
+                message: Message::PingReq { target: suspect.clone(), probe_number: 0 },
+            };
+            let mut packet = vec![FORMAT];
+            PostcardCodec
+                .encode_header(&header, &mut packet)
+                .map_err(|error| foca::Error::Encode(Box::new(error)))?;
+            // Nothing to tell along with it.
+            packet.extend([0, 0]);
+            carrier.carry(&helper, packet.into());
+        }
+        Ok(())
     }
 
-    /// Declares a suspected member down that neither refuted it nor could be reached since.
+    fn declare_down(&mut self, node: NodeId, tell: bool) -> Result<(), foca::Error> {
+        let Some((id, incarnation)) = self.active(node) else { return Ok(()) };
+        let down = foca::Member::new(id, incarnation, State::Down);
+        self.foca.apply_many(iter::once(down), tell, &mut self.effects)
+    }
+
+    /// Forgets that a process was called down that has just proved to run. Otherwise each side of a healed partition
+    /// would hold the other's identities for dead, and all members of both would have to come back under new ones.
+    fn forgive(&mut self, member: &Member) -> Result<(), foca::Error> {
+        let process = |known: &&foca::Member<Member>| {
+            known.state() == State::Down
+                && known.id().node == member.node
+                && known.id().generation == member.generation
+        };
+        let Some(down) = self.foca.iter_membership_state().find(process) else { return Ok(()) };
+        let down = down.id().clone();
+        self.foca.handle_timer(Timer::RemoveDown(down), &mut self.effects)
+    }
+
+    /// Notes whether this member still has connections to at least half of those that it calls up. One that has not
+    /// is more likely to be the one that is cut off.
+    fn look_around(&mut self, carrier: &impl Carrier) {
+        let reached = self.foca.iter_members().filter(|member| carrier.reaches(member.id().node)).count();
+        if reached == 0 || reached * 2 < self.foca.num_members() {
+            self.cut_off = Some(Instant::now());
+        }
+    }
+
+    /// Whether what this member thinks of others is worth telling. Words of death can't be taken back: those of a
+    /// member that was cut off would spread among the living when it is back.
+    fn is_credible(&self) -> bool {
+        self.cut_off.is_none_or(|then| then.elapsed() > SUSPICION)
+    }
+
+    /// A suspicion of `foca`'s own has lasted for [`SUSPICION`]. It holds only if it could have been refuted all that
+    /// time; if not, this member acts on it alone, unless it has a connection: then the next probe decides.
+    fn confirm(
+        &mut self,
+        timer: Timer<Member>,
+        suspect: &Member,
+        carrier: &impl Carrier,
+    ) -> Result<(), foca::Error> {
+        let is_it =
+            |member: &foca::Member<Member>| member.id() == suspect && member.state() == State::Suspect;
+        if !self.foca.iter_members().any(is_it) {
+            return Ok(());
+        }
+        match self.is_credible() {
+            true => self.foca.handle_timer(timer, &mut self.effects),
+            false if carrier.reaches(suspect.node) => Ok(()),
+            false => self.declare_down(suspect.node, false),
+        }
+    }
+
+    /// Declares a suspected member down that neither refuted it nor could be reached since, by us or by others.
     fn judge(
         &mut self,
         suspect: &Member,
@@ -158,7 +270,12 @@ impl Driver {
         let silent = self.foca.iter_members().any(|member| {
             member.id() == suspect && member.incarnation() == then && member.state() == State::Suspect
         });
-        if silent && !carrier.reaches(suspect.node) { self.declare_down(suspect.node) } else { Ok(()) }
+        let vouched = self.vouched.remove(&suspect.node).is_some_and(|at| at.elapsed() < REFUTATION);
+        if !silent || vouched || carrier.reaches(suspect.node) {
+            return Ok(());
+        }
+        self.look_around(carrier);
+        self.declare_down(suspect.node, self.is_credible())
     }
 
     fn active(&self, node: NodeId) -> Option<(Member, Incarnation)> {
@@ -173,8 +290,21 @@ impl Driver {
                 break;
             }
             let result = match entry.remove() {
+                Due::Foca(Timer::ChangeSuspectToDown { member_id, incarnation, token }) => {
+                    let suspect = member_id.clone();
+                    self.confirm(
+                        Timer::ChangeSuspectToDown { member_id, incarnation, token },
+                        &suspect,
+                        carrier,
+                    )
+                }
                 Due::Foca(timer) => self.foca.handle_timer(timer, &mut self.effects),
                 Due::Judgement(suspect, then) => self.judge(&suspect, then, carrier),
+                Due::Inquiry(suspect) => self.inquire(&suspect, carrier),
+                Due::Repeat(to, packet) => {
+                    carrier.carry(&to, packet);
+                    Ok(())
+                }
             };
             self.settle(result, carrier);
         }
@@ -194,7 +324,7 @@ impl Driver {
             return;
         }
         let known = self.foca.iter_membership_state().map(|member| member.id().clone());
-        for member in known.sample(&mut rand::rng(), 3) {
+        for member in known.sample(&mut self.random, 3) {
             let result = self.foca.announce(member, &mut self.effects);
             self.settle(result, carrier);
         }
@@ -219,8 +349,26 @@ impl Driver {
         while let Some((to, data)) = self.effects.to_send() {
             let mut packet = BytesMut::with_capacity(1 + data.len());
             packet.put_u8(FORMAT);
-            packet.put(data);
-            carrier.carry(&to, packet.freeze());
+            packet.put(&data[..]);
+            let packet = packet.freeze();
+            if is_probe(&data) {
+                self.schedule(Instant::now() + REPEAT, Due::Repeat(to.clone(), packet.clone()));
+            }
+            carrier.carry(&to, packet);
+        }
+        self.note_suspects();
+    }
+
+    /// Keeps the roster's word on who is suspected in step with `foca`, which does not tell.
+    fn note_suspects(&mut self) {
+        let suspected = |member: &&foca::Member<Member>| member.state() == State::Suspect;
+        let suspects: HashSet<_> =
+            self.foca.iter_members().filter(suspected).map(|member| member.id().node).collect();
+        if suspects != self.suspects {
+            let new = suspects.difference(&self.suspects).count();
+            counter!("mychat_membership_changes_total", "to" => "suspect").increment(new as u64);
+            self.roster.suspect(&suspects);
+            self.suspects = suspects;
         }
     }
 
@@ -228,11 +376,13 @@ impl Driver {
         match notification {
             OwnedNotification::MemberUp(member) => {
                 info!(node = %member.node, role = %member.role, region = %member.region, addr = %member.addr, "member up");
+                counter!("mychat_membership_changes_total", "to" => "up").increment(1);
                 self.roster.set(&member, true);
                 carrier.up(&member);
             }
             OwnedNotification::MemberDown(member) => {
                 warn!(node = %member.node, role = %member.role, region = %member.region, addr = %member.addr, "member down");
+                counter!("mychat_membership_changes_total", "to" => "down").increment(1);
                 self.roster.set(&member, false);
             }
             OwnedNotification::Rename(_, member) => {
@@ -252,25 +402,14 @@ impl Driver {
     }
 }
 
-/// For wide-area networks with some loss: probes wait for more than twice a 300 ms round trip, and a
-/// suspected member has several gossip rounds to refute. A crash need not wait for a probe: its lost
-/// connection raises the suspicion.
-fn config() -> Config {
-    let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
-    let every = |millis, members| {
-        Some(PeriodicParams { frequency: Duration::from_millis(millis), num_members: count(members) })
-    };
-    Config {
-        probe_period: Duration::from_millis(2_000),
-        probe_rtt: Duration::from_millis(800),
-        num_indirect_probes: count(3),
-        max_transmissions: NonZeroU8::new(10).unwrap_or(NonZeroU8::MIN),
-        suspect_to_down_after: Duration::from_secs(5),
-        remove_down_after: Some(Duration::from_secs(6 * 3600)),
-        max_packet_size: count(LARGEST_PACKET),
-        notify_down_members: true,
-        periodic_announce: every(10_000, 1),
-        periodic_announce_to_down_members: every(5_000, 2),
-        periodic_gossip: every(300, 4),
-    }
+/// Whether a packet is a direct probe or the answer to one. `foca` sends each once and takes its loss for a first
+/// sign of death; where there are few others to probe through, it is the only one.
+fn is_probe(packet: &[u8]) -> bool {
+    matches!(message(packet), Some(Message::Ping(_) | Message::Ack(_)))
+}
+
+/// What a packet is for.
+fn message(mut packet: &[u8]) -> Option<Message<Member>> {
+    let header: Header<Member> = PostcardCodec.decode_header(&mut packet).ok()?;
+    Some(header.message)
 }

@@ -67,5 +67,5 @@ async fn accept(shared: &Arc<Shared>, incoming: Incoming) {
         return;
     }
     // The dialer closes what it does not want; `hold` says why if it is us who do not.
-    let _ = links::hold(shared, &member, &connection, Direction::Incoming);
+    let _ = links::hold(shared, &member, &connection, Direction::Incoming, shared.install());
 }

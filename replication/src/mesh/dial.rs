@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::counter;
 use quinn::Connection;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -11,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::backoff::Backoff;
 use super::endpoint::{canonical, reachable};
 use super::links::{self, Goodbye};
-use super::peers::Unwanted;
+use super::peers::{Install, Unwanted};
 use super::refusal::Direction;
 use super::shared::Shared;
 use super::{greeting, tls};
@@ -142,10 +143,42 @@ async fn try_member(shared: &Arc<Shared>, node: NodeId) -> Result<(), DialError>
     }
 }
 
-/// Connects, greets and enters the connection into the table.
+/// Makes a new connection to a connected member and puts it in the old one's place, which stays until then.
+pub(crate) async fn again(shared: &Arc<Shared>, member: &Member) -> bool {
+    match dial_as(shared, member.addr, true).await {
+        Ok((reached, _)) => reached.node == member.node,
+        Err(error) => {
+            debug!(node = %member.node, %error, "cannot make a connection anew");
+            false
+        }
+    }
+}
+
 async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Result<(Member, Connection), DialError> {
-    let connecting =
-        shared.endpoint.connect_with(shared.client_config(), addr, tls::SERVER_NAME).map_err(failed)?;
+    dial_as(shared, addr, false).await
+}
+
+/// Connects, greets and enters the connection into the table.
+async fn dial_as(
+    shared: &Arc<Shared>,
+    addr: SocketAddr,
+    replaces: bool,
+) -> Result<(Member, Connection), DialError> {
+    counter!("mychat_mesh_dials_total").increment(1);
+    let result = connect(shared, addr, replaces).await;
+    if matches!(result, Err(DialError::Failed(_) | DialError::Silence)) {
+        counter!("mychat_mesh_dials_failed_total").increment(1);
+    }
+    result
+}
+
+async fn connect(
+    shared: &Arc<Shared>,
+    addr: SocketAddr,
+    replaces: bool,
+) -> Result<(Member, Connection), DialError> {
+    let (config, era) = shared.client_config();
+    let connecting = shared.endpoint.connect_with(config, addr, tls::SERVER_NAME).map_err(failed)?;
     let (connection, member) = timeout(PATIENCE, async {
         let connection = connecting.await.map_err(|error| {
             shared.refusals.report(addr, Direction::Outgoing, &error);
@@ -178,7 +211,7 @@ async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Result<(Member, Connect
         }
         return Err(DialError::Double);
     }
-    match links::hold(shared, &member, &connection, Direction::Outgoing) {
+    match links::hold(shared, &member, &connection, Direction::Outgoing, Install { era, replaces }) {
         Ok(()) => Ok((member, connection)),
         Err(Unwanted::Duplicate) => Err(DialError::Connected(member.node)),
         Err(Unwanted::Outdated) => Err(DialError::Outdated),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 
 use crate::identity::{NodeId, Role};
-use crate::membership::Member;
+use crate::membership::{Known, Member, Standing};
 
 /// A member as this one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,28 @@ impl PeerInfo {
             rtt: outgoing.map(Connection::rtt).unwrap_or_default(),
             connected: outgoing.is_some(),
         }
+    }
+}
+
+/// A member and what the cluster says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Who it is.
+    pub node: NodeId,
+    /// What it does.
+    pub role: Role,
+    /// The region it runs in.
+    pub region: String,
+    /// Whether it takes part.
+    pub standing: Standing,
+    /// How long ago this member heard from it; none if it never did.
+    pub heard: Option<Duration>,
+}
+
+impl From<Known> for MemberInfo {
+    fn from(known: Known) -> Self {
+        let Member { node, role, region, .. } = known.member;
+        Self { node, role, region, standing: known.standing, heard: known.heard }
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::FIRST_FREE_KIND;
 use super::event::MeshEvent;
-use super::peers::Unwanted;
+use super::peers::{Install, Unwanted};
 use super::refusal::{Direction, Refusal};
 use super::shared::Shared;
 use crate::membership::Member;
@@ -42,6 +42,10 @@ pub(crate) enum Goodbye {
     Superseded = 5,
     /// The greeting was not acceptable.
     Greeting = 6,
+    /// A new connection is there in its place.
+    Renewed = 7,
+    /// The peer's certificate is of a key that is not accepted any more, or has ended.
+    Untrusted = 8,
 }
 
 impl Goodbye {
@@ -69,8 +73,9 @@ pub(crate) fn hold(
     member: &Member,
     connection: &Connection,
     direction: Direction,
+    how: Install,
 ) -> Result<(), Unwanted> {
-    let obsolete = match shared.peers.install(member, connection, direction) {
+    let obsolete = match shared.peers.install(member, connection, direction, how) {
         Ok(obsolete) => obsolete,
         Err(unwanted) => {
             match unwanted {
@@ -85,8 +90,9 @@ pub(crate) fn hold(
             return Err(unwanted);
         }
     };
+    let goodbye = if how.replaces { Goodbye::Renewed } else { Goodbye::Superseded };
     for older in obsolete {
-        Goodbye::Superseded.close(&older);
+        goodbye.close(&older);
     }
     debug!(node = %member.node, addr = %member.addr, direction = direction.label(), "connected");
     // Serving does not wait for the user to take the PeerUp: membership must go on.
@@ -171,6 +177,7 @@ async fn serve(shared: Arc<Shared>, member: Member, connection: Connection) {
 }
 
 fn take_datagram(shared: &Shared, member: &Member, mut datagram: Bytes) {
+    shared.membership.heard(member.node);
     if !datagram.has_remaining() {
         return;
     }

@@ -26,20 +26,21 @@ mod error;
 mod event;
 mod greeting;
 mod links;
+mod measure;
 mod peers;
 mod refusal;
+mod renewal;
 mod shared;
 mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use metrics::counter;
 use quinn::{AsyncUdpSocket, RecvStream, SendDatagramError, SendStream};
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -49,10 +50,12 @@ use tracing::info;
 use crate::cluster::ClusterKey;
 use crate::directory::{self, Directory};
 use crate::identity::{NodeId, Role};
+pub use crate::membership::Standing;
 use crate::membership::{self, Member};
 pub use error::MeshError;
-pub use event::{MeshEvent, PeerInfo};
+pub use event::{MemberInfo, MeshEvent, PeerInfo};
 use links::Goodbye;
+use renewal::Trust;
 use shared::Shared;
 
 /// The first kind of stream or datagram that users of the mesh may take.
@@ -134,10 +137,16 @@ impl Mesh {
         config: MeshConfig,
         generation: u64,
     ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+        Self::start_with(config, generation, tls::Lifetimes::default()).await
+    }
+
+    async fn start_with(
+        config: MeshConfig,
+        generation: u64,
+        lifetimes: tls::Lifetimes,
+    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
         check(&config)?;
-        let authority = tls::Authority::new(&config.key)?;
-        let credentials = authority.credentials(config.node, config.role, OffsetDateTime::now_utc())?;
-        let server = endpoint::server_config(credentials.server);
+        let (trust, server) = Trust::new(&config.key, (config.node, config.role), lifetimes)?;
         let endpoint =
             endpoint::open(config.bind, config.node, &config.key, server, config.wrap_socket.as_ref())?;
         let local = endpoint.local_addr().map_err(|source| MeshError::Bind { addr: config.bind, source })?;
@@ -151,7 +160,7 @@ impl Mesh {
         let shared = Arc::new(Shared {
             me,
             local,
-            client: RwLock::new(endpoint::client_config(credentials.client)),
+            trust,
             endpoint,
             peers: peers::Peers::default(),
             membership,
@@ -168,7 +177,7 @@ impl Mesh {
         shared.tasks.spawn(keeper.run(shared.cancel.clone()));
         shared.tasks.spawn(driver.run(shared.clone(), shared.cancel.clone()));
         shared.spawn(accept::run(shared.clone()));
-        shared.spawn(shared.clone().renew_certificates(authority));
+        shared.spawn(shared.clone().keep_fresh());
         shared.spawn(shared.clone().measure());
         for seed in config.seeds {
             shared.spawn(dial::seed(shared.clone(), seed));
@@ -201,6 +210,20 @@ impl Mesh {
     /// What members say of themselves.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
+    }
+
+    /// Takes another value of the cluster's key: the next step of its rotation ([`crate::cluster`]). Connections are
+    /// made anew with the key that is in use now; those of peers whose key is not accepted any more are closed after
+    /// some seconds.
+    pub fn rekey(&self, key: &ClusterKey) -> Result<(), MeshError> {
+        self.shared.rekey(key)
+    }
+
+    /// What is known of all other members, those included that are down and not forgotten yet.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let mut known = self.shared.membership.known();
+        known.sort_by_key(|known| known.member.node);
+        known.into_iter().map(MemberInfo::from).collect()
     }
 
     /// The address that is bound.

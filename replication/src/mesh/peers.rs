@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use metrics::gauge;
 use quinn::Connection;
@@ -36,6 +37,27 @@ struct Peer {
 struct Link {
     connection: Connection,
     generation: u64,
+    /// Under which of our cluster keys it was made.
+    era: u64,
+    since: Instant,
+}
+
+/// How a connection is entered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Install {
+    /// Under which of our cluster keys it was made.
+    pub(crate) era: u64,
+    /// It takes the place of another one to the same process.
+    pub(crate) replaces: bool,
+}
+
+/// An open connection, for who looks after all.
+pub(crate) struct Held {
+    pub(crate) member: Member,
+    pub(crate) connection: Connection,
+    pub(crate) outgoing: bool,
+    pub(crate) era: u64,
+    pub(crate) since: Instant,
 }
 
 /// Why a greeted connection is not kept.
@@ -71,6 +93,7 @@ impl Peers {
         member: &Member,
         connection: &Connection,
         direction: Direction,
+        how: Install,
     ) -> Result<Vec<Connection>, Unwanted> {
         let generation = member.generation;
         let mut table = self.table();
@@ -83,16 +106,19 @@ impl Peers {
             return Err(Unwanted::Outdated);
         }
         let is_same = |link: &Link| link.is_open() && link.generation == generation;
-        if matches!(direction, Direction::Outgoing) && peer.outgoing.as_ref().is_some_and(is_same) {
+        let other = peer.outgoing.as_ref().filter(|link| is_same(link)).map(|link| link.connection.clone());
+        let other = other.filter(|_| matches!(direction, Direction::Outgoing));
+        if other.is_some() && !how.replaces {
             return Err(Unwanted::Duplicate);
         }
         let mut obsolete: Vec<_> = peer
             .links()
             .filter(|link| link.generation < generation)
             .map(|link| link.connection.clone())
+            .chain(other)
             .collect();
         peer.member = member.clone();
-        let link = Link { connection: connection.clone(), generation };
+        let link = Link { connection: connection.clone(), generation, era: how.era, since: Instant::now() };
         match direction {
             Direction::Outgoing => peer.outgoing = Some(link),
             Direction::Incoming => {
@@ -171,6 +197,23 @@ impl Peers {
             PeerInfo::new(&peer.member, outgoing.map(|link| &link.connection))
         };
         table.values().filter(|peer| peer.links().next().is_some()).map(info).collect()
+    }
+
+    /// All open connections.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let table = self.table();
+        let held = |peer: &Peer, link: &Link, outgoing| Held {
+            member: peer.member.clone(),
+            connection: link.connection.clone(),
+            outgoing,
+            era: link.era,
+            since: link.since,
+        };
+        let links = table.values().flat_map(|peer| {
+            let incoming = peer.incoming.iter().map(|link| held(peer, link, false));
+            peer.outgoing.iter().map(|link| held(peer, link, true)).chain(incoming)
+        });
+        links.filter(|held| held.connection.close_reason().is_none()).collect()
     }
 
     /// One peer as the user sees it.

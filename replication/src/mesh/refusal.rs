@@ -97,7 +97,7 @@ impl Refusals {
         match refusal {
             Refusal::OtherCluster => warn!(
                 %peer, direction, %error,
-                "refused: the peer holds another cluster key, so it belongs to another cluster"
+                "refused: the peer holds another cluster key: that of another cluster, or one that is not accepted (any more)"
             ),
             Refusal::Clock => warn!(
                 %peer, direction, %error,

@@ -3,31 +3,28 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use metrics::{counter, gauge};
+use metrics::counter;
 use quinn::{ClientConfig, Connection, Endpoint};
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
 
+use super::dial;
 use super::event::MeshEvent;
-use super::peers::Peers;
+use super::peers::{Install, Peers};
 use super::refusal::Refusals;
-use super::{dial, endpoint, tls};
+use super::renewal::Trust;
 use crate::directory::{self, Directory};
 use crate::identity::NodeId;
 use crate::membership::{self, Member, Membership};
 
-/// How often round-trip times become metrics.
-const MEASURING: Duration = Duration::from_secs(5);
 /// Directory messages too large for a datagram that may be under way at once; more are dropped.
-const LARGE_MESSAGES: usize = 64;
+pub(crate) const LARGE_MESSAGES: usize = 64;
 /// How long one of them may take.
 const LARGE_MESSAGE_TIME: Duration = Duration::from_secs(3);
 
@@ -36,8 +33,7 @@ pub(crate) struct Shared {
     /// The bound address.
     pub(crate) local: SocketAddr,
     pub(crate) endpoint: Endpoint,
-    /// Replaced when the certificate is.
-    pub(crate) client: RwLock<ClientConfig>,
+    pub(crate) trust: Trust,
     pub(crate) peers: Peers,
     pub(crate) membership: Membership,
     pub(crate) directory: Directory,
@@ -71,35 +67,14 @@ impl Shared {
         let _ = self.events.send(event).await;
     }
 
-    pub(crate) fn client_config(&self) -> ClientConfig {
-        self.client.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// What to dial with, and under which of our cluster keys that is.
+    pub(crate) fn client_config(&self) -> (ClientConfig, u64) {
+        self.trust.client()
     }
 
-    /// Signs a new certificate now and then. Open connections keep theirs: it was checked when they opened.
-    pub(crate) async fn renew_certificates(self: Arc<Self>, authority: tls::Authority) {
-        loop {
-            sleep(tls::RENEWAL).await;
-            match authority.credentials(self.me.node, self.me.role, OffsetDateTime::now_utc()) {
-                Ok(credentials) => {
-                    self.endpoint.set_server_config(Some(endpoint::server_config(credentials.server)));
-                    *self.client.write().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                        endpoint::client_config(credentials.client);
-                    info!("renewed this member's certificate");
-                }
-                Err(error) => error!(%error, "cannot renew this member's certificate; trying again tomorrow"),
-            }
-        }
-    }
-
-    /// Makes the round-trip times visible as metrics.
-    pub(crate) async fn measure(self: Arc<Self>) {
-        loop {
-            for peer in self.peers.list().into_iter().filter(|peer| peer.connected) {
-                gauge!("mychat_mesh_rtt_seconds", "peer" => peer.node.to_string(), "region" => peer.region)
-                    .set(peer.rtt.as_secs_f64());
-            }
-            sleep(MEASURING).await;
-        }
+    /// How an incoming connection is entered.
+    pub(crate) fn install(&self) -> Install {
+        Install { era: self.trust.client().1, replaces: false }
     }
 }
 

@@ -208,7 +208,11 @@ pub(super) async fn accept(
     Path(token): Path<String>,
     write: Write,
 ) -> Result<Response, Problem> {
-    let invitation = Invitation::open(&token, &invitation_key(&app))
+    let invitation = app
+        .keys
+        .invitation()
+        .iter()
+        .find_map(|key| Invitation::open(&token, key))
         .ok_or_else(|| Problem::not_found("there is no such invitation"))?;
     // The space may have been founded elsewhere a moment ago.
     let space = invitation.space;
@@ -217,8 +221,9 @@ pub(super) async fn accept(
     write.run(&app, Some(&caller), job).await
 }
 
+/// The secret that seals links now.
 fn invitation_key(app: &App) -> [u8; 32] {
-    app.config.cluster_key.derive("invite/1")
+    app.keys.invitation()[0]
 }
 
 /// The account that a path names.

@@ -1,3 +1,6 @@
+mod overseas;
+mod trust;
+
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
@@ -14,7 +17,7 @@ use super::*;
 use crate::directory::Entry;
 
 const KIND: u8 = 20;
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(40);
 
 struct Running {
     mesh: Mesh,
