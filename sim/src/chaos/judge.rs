@@ -12,8 +12,10 @@ use super::stage::Stage;
 
 /// How long the nodes may take to hold the same.
 const AGREEMENT: Duration = Duration::from_secs(120);
-/// How long the histories may take to be read, and the readers to see everything.
+/// How long the histories may take to be read.
 const READING: Duration = Duration::from_secs(120);
+/// How long the readers may take, after that, to see everything.
+const SEEING: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// How often a node may have to join again; the faults here give a reason a few dozen times at most.
 const REJOINING: usize = 100;
@@ -156,7 +158,7 @@ impl Verdict {
 
     async fn readers(&mut self, stage: &Stage) {
         let (names, entries) = (stage.names(), stage.ledger.entries());
-        let deadline = Instant::now() + READING;
+        let deadline = Instant::now() + SEEING;
         for reader in &stage.readers {
             let unseen = loop {
                 let unseen = unseen(reader, &entries);
