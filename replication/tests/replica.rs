@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::D
 use mychat_replication::{
     Role,
     cluster::ClusterKey,
-    log::{GroupId, Retirements, SiteId, Value, Version, VersionVector, codec},
+    log::{GroupId, Retirements, SiteId, Value, Version, VersionVector, stream},
     mesh::{Mesh, MeshConfig, MeshError, MeshEvent},
     replica::{Replica, ReplicaConfig},
     store::{DeriveNothing, Migration, Schema, Store, StoreError},
@@ -335,6 +335,7 @@ async fn commits_do_not_wait_for_the_heartbeat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_in_an_unknown_format_is_asked_for_again_until_it_can_be_read() {
     const KIND: u8 = 16;
+    const FRAMES: u8 = 1;
     let folder = tempfile::tempdir().expect("a folder");
     let key = ClusterKey::generate();
     let a = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
@@ -349,9 +350,10 @@ async fn a_log_in_an_unknown_format_is_asked_for_again_until_it_can_be_read() {
     });
     let theirs = write.await.expect("written").vector;
     let frame = &other.read_log(other.site(), Version(0), 1 << 20).await.expect("the log").frames[0];
-    let readable = codec::encode(frame).expect("a frame");
-    let mut unreadable = readable.clone();
-    unreadable[0] = codec::FORMAT + 1;
+    let message = stream::Writer::new(Version(0)).append(Vec::new(), frame).expect("a frame");
+    // The format, then the length of the frame and the frame.
+    let answer = |format: u8| [&[format][..], &(message.len() as u32).to_le_bytes(), &message].concat();
+    let (readable, unreadable) = (answer(FRAMES), answer(FRAMES + 1));
 
     let config = MeshConfig {
         node: other.node(),
@@ -379,10 +381,9 @@ async fn a_log_in_an_unknown_format_is_asked_for_again_until_it_can_be_read() {
                 recv.read_exact(&mut request).await.expect("a request");
                 let (_, site, after, reads): (GroupId, SiteId, Version, u8) =
                     postcard::from_bytes(&request[1..]).expect("a request");
-                assert_eq!((site, after, reads), (other.site(), Version(0), codec::FORMAT));
+                assert_eq!((site, after, reads), (other.site(), Version(0), FRAMES));
                 let answer = if asked < 2 { &unreadable } else { &readable };
                 asked += 1;
-                send.write_all(&(answer.len() as u32).to_le_bytes()).await.expect("sent");
                 send.write_all(answer).await.expect("sent");
                 open.push((send, recv));
                 // What others write goes on.

@@ -94,7 +94,7 @@ pub async fn read(
     reports: Reports,
 ) {
     match read_until_it_ends(stream, &mesh, peer, request, &credit, &reports).await {
-        Err(error @ wire::Error::Frame(_)) => unreadable(peer, &error),
+        Err(error @ (wire::Error::Frame(_) | wire::Error::Format(_))) => unreadable(peer, &error),
         Err(error) => tracing::debug!(%peer, site = %request.site, %error, "an upstream's stream ended"),
         Ok(()) => {}
     }
