@@ -229,7 +229,8 @@ impl Stage {
             since = Instant::now();
         }
         self.heal(since).await?;
-        // A node that is too busy to say proves nothing.
+        // A site is told of once it has a version. A node that is too busy to say proves nothing.
+        self.probe(victim).await.with_context(|| format!("{} takes no write", REGIONS[victim]))?;
         if let (Some(sites), Some(now)) = (sites, self.sites(victim).await)
             && now <= sites
         {
