@@ -229,7 +229,11 @@ impl Stage {
             since = Instant::now();
         }
         self.heal(since).await?;
-        if self.sites(victim).await <= sites {
+        // A site is told of once it has a version. A node that is too busy to say proves nothing.
+        self.probe(victim).await.with_context(|| format!("{} takes no write", REGIONS[victim]))?;
+        if let (Some(sites), Some(now)) = (sites, self.sites(victim).await)
+            && now <= sites
+        {
             let name = REGIONS[victim];
             self.wrong
                 .push(format!("{name} went on under a site id whose versions others know: {sites} sites"));
@@ -238,8 +242,8 @@ impl Stage {
     }
 
     /// How many sites' logs a node holds a part of.
-    async fn sites(&self, node: usize) -> usize {
-        self.client.status(node).await.map_or(0, |status| status.heads.len())
+    async fn sites(&self, node: usize) -> Option<usize> {
+        Some(self.client.status(node).await?.heads.len())
     }
 
     async fn stall(&mut self, time: Duration) -> anyhow::Result<()> {
