@@ -171,6 +171,8 @@ fn samples(world: &World) -> Vec<Sample> {
             Account,
             json!({ "language": "en", "timezone": "UTC", "notifications": notifications }),
         ),
+        plain("PUT /v1/admin/drain", Operator),
+        plain("DELETE /v1/admin/drain", Operator),
         with("POST /v1/admin/import", Operator, json!({ "space": "Imported", "lines": [line] })),
         asking("GET /v1/events", "?poll=0"),
         plain("POST /v1/invitations/{token}/accept", Account),
