@@ -126,19 +126,20 @@ impl Condition {
         if self.is_draining() {
             return Some("the node is going out of service".to_owned());
         }
-        if !self.has_caught_up() {
-            let SyncStatus { state, percent, .. } = self.sync();
-            let percent = percent.unwrap_or_default();
-            return Some(match state {
-                SyncState::Snapshot => format!("the node gets a snapshot of the data: {percent:.0} %"),
-                SyncState::CatchingUp => format!("the node catches up with the others: {percent:.0} %"),
-                SyncState::Live => "the node is starting".to_owned(),
-            });
+        // Before what it lacks: a disk that refuses is why it lacks it.
+        if let Health::Refusing(fault) = *self.health.borrow() {
+            return Some(format!("{fault}: no writes for now; reads go on"));
         }
-        match *self.health.borrow() {
-            Health::Well => None,
-            Health::Refusing(fault) => Some(format!("{fault}: no writes for now; reads go on")),
+        if self.has_caught_up() {
+            return None;
         }
+        let SyncStatus { state, percent, .. } = self.sync();
+        let percent = percent.unwrap_or_default();
+        Some(match state {
+            SyncState::Snapshot => format!("the node gets a snapshot of the data: {percent:.0} %"),
+            SyncState::CatchingUp => format!("the node catches up with the others: {percent:.0} %"),
+            SyncState::Live => "the node is starting".to_owned(),
+        })
     }
 
     /// Whether the node is going out of service.
