@@ -60,6 +60,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod codec;
 pub mod directory;
 mod identity;
 pub mod key;

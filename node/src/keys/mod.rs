@@ -7,7 +7,7 @@
 //!   `/.well-known/jwks.json`;
 //! - **refresh tokens** ([`refresh`]) and the **session cookie** ([`cookie`]): a few ids and a MAC; what they prove
 //!   still has to be held against the ended sessions in the database;
-//! - links that invite ([`Keys::invitation`]);
+//! - links that invite;
 //! - the MACs under which unique names are claimed and repeated calls are recognised, so that rows which every node
 //!   keeps do not give away an address or a password.
 //!

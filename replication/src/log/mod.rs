@@ -6,9 +6,7 @@
 //! - [`retirement`] lets vectors leave out sites that are written no more.
 //! - [`key`] packs a row's primary key the way cr-sqlite does.
 
-pub mod codec;
 mod frame;
-pub mod stream;
 mod vector;
 
 use std::fmt;
@@ -19,6 +17,7 @@ pub use frame::{Change, Frame, Value};
 pub use vector::VersionVector;
 
 pub use crate::{
+    codec::{self, stream},
     key,
     retirement::{self, Retirement, Retirements},
 };

@@ -48,7 +48,7 @@ pub enum StoreError {
     /// The writer's queue stayed full for 2 s.
     #[error("too many writes are waiting")]
     Busy,
-    /// The node does not know yet whether its disk has lost a part of its own log (see [`Store::hold_writes`]).
+    /// The node does not know yet whether its disk has lost a part of its own log (see [`super::Store::hold_writes`]).
     #[error("the node is still asking its peers about its own log")]
     Unsettled,
     /// The store is shutting down.

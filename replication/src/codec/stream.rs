@@ -1,6 +1,6 @@
 //! The wire format of frames on a stream: what both ends know from the frames before is not sent again.
 //!
-//! A frame that stands alone ([`super::codec`]) names its group, site, tables and columns, 60 bytes of them; a message
+//! A frame that stands alone ([`super::encode`]) names its group, site, tables and columns, 60 bytes of them; a message
 //! of a chat has a hundred. On a stream all frames are of one site and follow each other, so a [`Writer`] and a
 //! [`Reader`] keep the same state: the version reached, the last stamp, the names seen so far, and the last key, with
 //! which the next one often begins. A stream that breaks off takes that state with it.
@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Change, Frame, GroupId, SiteId, Version,
-    codec::{Error, WireValue},
+use super::{Error, WireValue};
+use crate::{
+    clock::Stamp,
+    log::{Change, Frame, GroupId, SiteId, Version},
 };
-use crate::clock::Stamp;
 
 /// Names that one stream may speak of: a schema has some tens.
 const MAX_NAMES: usize = 256;
@@ -204,7 +204,8 @@ fn shared(before: &[u8], key: &[u8]) -> u16 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::codec::tests::frames, *};
+    use super::{super::tests::frames, *};
+    use crate::log::{Value, key};
 
     /// Gives the frames one site, as on a stream; gaps stay, and stamps repeat.
     fn of_one_site(frames: Vec<Frame>) -> Vec<Frame> {
@@ -246,7 +247,7 @@ mod tests {
             stamp: Stamp::from_millis(1_700_000_000_000 + version),
             changes: vec![Change {
                 table: "message".into(),
-                key: super::super::key::pack(&[
+                key: key::pack(&[
                     vec![1; 16].into(),
                     [vec![7; 8], version.to_be_bytes().to_vec()].concat().into(),
                 ]),
@@ -269,7 +270,7 @@ mod tests {
             table: format!("t{number}").into(),
             key: Vec::new(),
             column: "data".into(),
-            value: super::super::Value::Null,
+            value: Value::Null,
             column_version: 1,
             causal_length: 1,
             sequence: 0,

@@ -1,9 +1,11 @@
 //! The format of frames that stand alone: a format byte, then postcard. On streams a shorter one is spoken
-//! ([`super::stream`]).
+//! ([`stream`]).
 //!
 //! Names of tables and columns repeat in every change of a frame, so they go once into a small dictionary in
 //! front. A format that this program does not know is an [`Error::Format`], never a misread frame: the sender of
 //! a newer format speaks an older one to a peer whose request says that it reads no newer one.
+
+pub mod stream;
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Stamp;
 
-use super::{Change, Frame, GroupId, SiteId, Value, Version};
+use crate::log::{Change, Frame, GroupId, SiteId, Value, Version};
 
 /// The format that this program writes.
 pub const FORMAT: u8 = 1;
@@ -58,7 +60,7 @@ struct WireChange<'a> {
 
 /// A [`Value`] that borrows.
 #[derive(Serialize, Deserialize)]
-pub(super) enum WireValue<'a> {
+enum WireValue<'a> {
     Null,
     Integer(i64),
     Real(f64),
@@ -171,7 +173,7 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
