@@ -283,29 +283,6 @@ async fn an_interrupted_transfer_goes_on_where_it_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_peer_goes_on_for_one_that_dies() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = Place::new(folder.path(), SLOWLY);
-    let a = place.start("fra.db", &[]).await;
-    let b = place.start("iad.db", &[a.at()]).await;
-    b.ready().await;
-    // As little at a time as the logs bring.
-    let mut all = VersionVector::new();
-    for from in [0, 80, 160, 240] {
-        all = a.write(from..from + 80).await;
-        b.holds(&all).await;
-    }
-    let c = place.start("syd.db", &[a.at(), b.at()]).await;
-    let source = c.receives(200 << 10).await;
-    let (dying, left) = if source == a.store.node() { (a, b) } else { (b, a) };
-    let other = left.store.node();
-    dying.crash().await;
-    c.until("another source", |status| status.sync.from == Some(other)).await;
-    c.ready().await;
-    agree(&[&left, &c], &all).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_was_damaged_on_the_disk_is_fetched_anew() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path(), SLOWLY);

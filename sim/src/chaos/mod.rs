@@ -13,10 +13,10 @@
 //!                                 report
 //! ```
 //!
-//! Each scenario has a fresh cluster ([`stage`]) of processes of this very program ([`cluster`], [`node`]), in a
-//! temporary folder. [`net`] is the network that can be cut. The [`load`] notes each message in the [`ledger`] with
+//! Each scenario has a fresh cluster (`stage`) of processes of this very program (`cluster`, `node`), in a
+//! temporary folder. `net` is the network that can be cut. The `load` notes each message in the `ledger` with
 //! what the nodes answered; a message that a node does not take is offered to the next under the same client id. The
-//! [`reader`]s follow the events as clients do. [`scenarios`] disturbs and mends, round after round; then [`judge`]
+//! `reader`s follow the events as clients do. `scenarios` disturbs and mends, round after round; then `judge`
 //! compares. It knows the nodes by their public API only.
 //!
 //! Decisions come from a seed, which the report names. The times at which processes do things do not, so a seed brings
