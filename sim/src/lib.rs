@@ -3,7 +3,7 @@
 //! - [`wan`] puts the distances of the real world below the QUIC endpoints of one process;
 //! - [`replay`] plays IRC logs ([`irc`]) through the public API of running nodes, reads the events ([`sse`]) at each
 //!   of them, and reports how long messages took and whether anything was lost;
-//! - [`bench`] measures real processes on this machine, and other systems beside them;
+//! - [`mod@bench`] measures real processes on this machine, and other systems beside them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`command`] is how the `mychat` program offers this.
 //!
