@@ -95,9 +95,11 @@ impl Node {
     /// Waits until the status is such.
     async fn until(&self, what: &str, is_so: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.replica.status();
-        let found = timeout(DEADLINE, status.wait_for(is_so)).await;
-        let status = self.replica.status().borrow().clone();
-        found.unwrap_or_else(|_| panic!("in vain: {what}; {status:?}")).expect("it runs").clone()
+        // Cloned at once: a second look while the first is held would wait for ever, should the core's task be about to
+        // tell the next status.
+        let found =
+            timeout(DEADLINE, status.wait_for(is_so)).await.map(|found| found.expect("it runs").clone());
+        found.unwrap_or_else(|_| panic!("in vain: {what}; {:?}", self.replica.status().borrow().clone()))
     }
 
     async fn ready(&self) {
@@ -280,6 +282,29 @@ async fn an_interrupted_transfer_goes_on_where_it_stopped() {
     }
     c.ready().await;
     agree(&[&a, &c], &all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_peer_goes_on_for_one_that_dies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place::new(folder.path(), SLOWLY);
+    let a = place.start("fra.db", &[]).await;
+    let b = place.start("iad.db", &[a.at()]).await;
+    b.ready().await;
+    // As little at a time as the logs bring.
+    let mut all = VersionVector::new();
+    for from in [0, 80, 160, 240] {
+        all = a.write(from..from + 80).await;
+        b.holds(&all).await;
+    }
+    let c = place.start("syd.db", &[a.at(), b.at()]).await;
+    let source = c.receives(200 << 10).await;
+    let (dying, left) = if source == a.store.node() { (a, b) } else { (b, a) };
+    let other = left.store.node();
+    dying.crash().await;
+    c.until("another source", |status| status.sync.from == Some(other)).await;
+    c.ready().await;
+    agree(&[&left, &c], &all).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
