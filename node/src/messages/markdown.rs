@@ -88,7 +88,7 @@ static SANITIZER: LazyLock<Builder<'static>> = LazyLock::new(|| {
 /// Renders a message's body.
 pub(super) fn render(body: &str) -> String {
     if is_plain(body) {
-        return format!("<p>{body}</p>\n");
+        return format!("<p>{}</p>\n", body.trim_end_matches(' '));
     }
     if quotes(body) > MAX_QUOTES {
         return format!("<pre>{}</pre>\n", ammonia::clean_text(body));
@@ -99,11 +99,11 @@ pub(super) fn render(body: &str) -> String {
 /// Whether a text is a line that has nothing in it that means anything to Markdown or HTML, as most that is said in a
 /// chat: it need not go through a parser for each.
 fn is_plain(body: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || " ,.!?;/%()-'".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || " ,.!?;:/%()-'".contains(c);
     body.starts_with(char::is_alphabetic)
-        && !body.ends_with(' ')
         && body.chars().all(plain)
         && !body.contains("www.")
+        && !body.contains("://")
 }
 
 /// Whether a class names the language of a code block.
@@ -260,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plain_text_is_what_the_parser_would_make_of_it(body in r#"[a-zA-ZäßжあИ][a-z0-9À-ž ,.!?;/%()'-]{0,40}|(www|http|ftp|mailto|[ .a-z0-9/()-]){0,20}"#) {
+        fn a_plain_text_is_what_the_parser_would_make_of_it(body in r#"[a-zA-ZäßжあИ][a-z0-9À-ž ,.!?;:/%()'-]{0,40}|(www|http|ftp|mailto|xmpp|[ .:a-z0-9/()-]){0,20}"#) {
             if is_plain(&body) {
                 let parsed = SANITIZER.clean(&comrak::markdown_to_html(&body, &OPTIONS)).to_string();
                 prop_assert_eq!(render(&body), parsed);
