@@ -258,6 +258,28 @@ async fn a_job_that_fails_writes_nothing_and_the_group_goes_on() {
     assert_eq!(dump(&store).await.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn jobs_wait_for_places_by_what_they_hold_and_are_refused_in_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let (go_on, held_up) = std::sync::mpsc::channel::<()>();
+    let slow = store.write(move |_| {
+        let _ = held_up.recv();
+        Ok::<_, StoreError>(())
+    });
+    let whole_queue = || store.write_sized(usize::MAX, |_| Ok::<_, StoreError>(()));
+    let small = store.write(|_| Ok::<_, StoreError>(()));
+    let refused = async {
+        let refused = whole_queue().await;
+        go_on.send(()).expect("the writer waits");
+        refused
+    };
+    let (slow, small, refused) = tokio::join!(slow, small, refused);
+    slow.and(small).expect("there was room for both");
+    assert!(matches!(refused, Err(StoreError::Busy)), "there was not room for all");
+    whole_queue().await.expect("there is now");
+}
+
 #[tokio::test]
 async fn concurrent_jobs_share_versions_within_the_bound() {
     let folder = tempfile::tempdir().expect("a folder");

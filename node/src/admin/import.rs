@@ -110,7 +110,8 @@ pub async fn import(app: &App, wish: Import) -> Result<Imported, Problem> {
             .filter_map(|line| Some((*speakers.get(&line.nick.to_lowercase())?, line)))
             .collect();
         let total = lines.len();
-        let written = app.store.write(move |batch| write_lines(batch, space, lines)).await?;
+        let size = lines.iter().map(|(_, line)| size_of::<Sound>() + line.body.len()).sum();
+        let written = app.store.write_sized(size, move |batch| write_lines(batch, space, lines)).await?;
         report.accepted += written.value;
         report.known += total - written.value;
     }

@@ -18,10 +18,20 @@ use super::problem::Problem;
 #[derive(Debug, Clone, Copy)]
 pub struct Body<T>(pub T);
 
-/// The hash of a request's body, filled in by [`Body`] for [`super::write::Write`], which is extracted before it and
-/// compares a repeated call with the first.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct BodyHash(pub(crate) Arc<OnceLock<[u8; 32]>>);
+/// What [`super::write::Write`], which is extracted before the body, comes to know of it: filled in by [`Body`].
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    /// Whether a hash is wanted, to compare a repeated call with the first.
+    pub hashed: bool,
+    pub digest: Arc<OnceLock<Digest>>,
+}
+
+/// A body's length in bytes and, where it was wanted, its hash.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Digest {
+    pub bytes: usize,
+    pub sha256: [u8; 32],
+}
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -36,12 +46,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 "the body must be application/json",
             ));
         }
-        let hash = request.extensions().get::<BodyHash>().cloned();
+        let received = request.extensions().get::<Received>().cloned();
         let bytes = Bytes::from_request(request, state).await.map_err(unreadable)?;
-        if let Some(BodyHash(hash)) = hash {
-            let mut digest = [0; 32];
-            digest.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
-            let _ = hash.set(digest);
+        if let Some(Received { hashed, digest }) = received {
+            let mut sha256 = [0; 32];
+            if hashed {
+                sha256.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+            }
+            let _ = digest.set(Digest { bytes: bytes.len(), sha256 });
         }
         parse(&bytes).map(Self)
     }

@@ -6,7 +6,10 @@
 //!   write on their disks (`durability.rs`);
 //! - the **cursor**: `MyChat-Cursor` says what a reader has to have seen to see the write.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     extract::FromRequestParts,
@@ -20,7 +23,12 @@ use mychat_replication::{
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, body::BodyHash, durability, problem::Problem};
+use super::{
+    Caller,
+    body::{Digest, Received},
+    durability,
+    problem::Problem,
+};
 use crate::{app::App, events::Cursor, keys::Keys, packed};
 
 /// The header that names what a write's reader must have seen.
@@ -29,6 +37,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest idempotency key.
 const MAX_KEY: usize = 255;
+/// What a waiting job holds for each byte of its body: a message, say, also its HTML.
+const JOB_OVERHEAD: usize = 4;
 /// How long an answer is kept, in milliseconds; a key's row also says on which day it was written.
 const KEEP_MILLIS: u64 = DAY_MILLIS;
 /// A day in milliseconds.
@@ -143,7 +153,7 @@ struct Wish {
     regions: usize,
     method: Method,
     target: String,
-    body: BodyHash,
+    received: Arc<OnceLock<Digest>>,
 }
 
 /// Never refuses by itself: whether the caller may call at all comes first, so a malformed header is reported by
@@ -152,19 +162,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Write {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let body = BodyHash::default();
-        parts.extensions.insert(body.clone());
-        Ok(Self(wish(parts, body)))
+        let digest = Arc::new(OnceLock::new());
+        let hashed = parts.headers.contains_key(IDEMPOTENCY_KEY);
+        parts.extensions.insert(Received { hashed, digest: Arc::clone(&digest) });
+        Ok(Self(wish(parts, digest)))
     }
 }
 
-fn wish(parts: &Parts, body: BodyHash) -> Result<Wish, Problem> {
+fn wish(parts: &Parts, received: Arc<OnceLock<Digest>>) -> Result<Wish, Problem> {
     Ok(Wish {
         key: key(&parts.headers)?,
         regions: durability::wanted(&parts.headers)?,
         method: parts.method.clone(),
         target: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-        body,
+        received,
     })
 }
 
@@ -187,6 +198,13 @@ struct Kept {
     body: Option<String>,
 }
 
+impl Wish {
+    /// Of the body; calls without one have none.
+    fn digest(&self) -> Digest {
+        self.received.get().copied().unwrap_or_default()
+    }
+}
+
 /// Where a call's answer is kept.
 struct Slot {
     key: [u8; 32],
@@ -198,7 +216,7 @@ impl Slot {
         let key = wish.key.as_ref()?;
         let account = caller.map(|caller| caller.account.bytes());
         let account = account.as_ref().map_or(&[][..], |bytes| bytes);
-        let body = wish.body.0.get().copied().unwrap_or_default();
+        let body = wish.digest().sha256;
         Some(Self {
             key: keys.fingerprint(&[b"key", account, key.as_bytes()]),
             call: keys.fingerprint(&[
@@ -276,9 +294,10 @@ impl Write {
     ) -> Result<Outcome, Problem> {
         let wish = self.0?;
         let slot = Slot::of(&wish, caller, &app.keys);
+        let size = JOB_OVERHEAD * wish.digest().bytes;
         let written = app
             .store
-            .write(move |batch| {
+            .write_sized(size, move |batch| {
                 let Some(slot) = slot else { return job(batch) };
                 let now = batch.stamp().millis();
                 if let Some(first) = slot.find(batch.connection(), now)? {

@@ -50,7 +50,9 @@ impl Checkpointer {
                     let gauge = |name: &'static str, value: f64| {
                         metrics::gauge!(name, "node" => node.clone()).set(value);
                     };
-                    gauge("mychat_store_queue_jobs", queue.jobs() as f64);
+                    let (jobs, bytes) = queue.depth();
+                    gauge("mychat_store_queue_jobs", jobs as f64);
+                    gauge("mychat_store_queue_bytes", bytes as f64);
                     if let Some(free) = health::free(&folder) {
                         gauge("mychat_store_disk_free_bytes", free as f64);
                     }

@@ -63,8 +63,10 @@ use crate::{
 pub const MAX_ROWS: usize = 256;
 /// Bytes of rows after which a version is full.
 pub const MAX_BYTES: usize = 64 << 10;
-/// Local jobs that may wait for the writer; a further caller waits for a place, 2 s at most.
-const MAX_JOBS: usize = 4096;
+/// What the local jobs that wait for the writer may hold, in bytes; a further caller waits for a place, 2 s at most.
+const MAX_QUEUED: usize = 16 << 20;
+/// What a job takes of it at the least, in bytes: so 4,096 jobs at the most.
+const JOB_SIZE: usize = 4 << 10;
 /// How long a caller waits for a place in the writer's queue before it is told that the store is busy.
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections that read at the same time; more readers wait for their turn.
@@ -212,7 +214,7 @@ impl Store {
                 path: path.to_owned(),
                 schema: schema.clone(),
                 queue,
-                places: Arc::new(Semaphore::new(MAX_JOBS)),
+                places: Arc::new(Semaphore::new(MAX_QUEUED / JOB_SIZE)),
                 held: AtomicBool::new(false),
                 site,
                 vector,
@@ -285,10 +287,26 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.write_sized(0, job).await
+    }
+
+    /// [`Store::write`] for a job that holds so many bytes until it has run: they count against the queue's bound.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_sized<T, E>(
+        &self,
+        bytes: usize,
+        job: impl FnOnce(&mut Batch<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<Written<T>, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         if self.inner.held.load(Ordering::Acquire) {
             return Err(StoreError::Unsettled.into());
         }
-        let place = self.place().await?;
+        let places = self.places(bytes).await?;
         let (answer, answered) = oneshot::channel();
         let job: queue::Job = Box::new(move |batch| {
             let result = job(batch);
@@ -297,7 +315,7 @@ impl Store {
             }
             let site = batch.writes().then(|| batch.site());
             Box::new(move |outcome| {
-                drop(place);
+                drop(places);
                 let result = match (result, outcome) {
                     (Err(error), _) => Err(error),
                     (Ok(_), Err(error)) => Err(E::from(error)),
@@ -310,26 +328,28 @@ impl Store {
                 let _ = answer.send(result);
             })
         });
-        if !self.inner.queue.push_job(job) {
+        if !self.inner.queue.push_job(job, bytes) {
             return Err(StoreError::Closed.into());
         }
         answered.await.map_err(|_| StoreError::Job)?
     }
 
-    /// A place in the writer's queue.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        if let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() {
-            return Ok(place);
+    /// Places in the writer's queue for a job that holds so many bytes.
+    async fn places(&self, bytes: usize) -> Result<OwnedSemaphorePermit, StoreError> {
+        // One that is larger than the queue has it for itself.
+        let wanted = bytes.div_ceil(JOB_SIZE).clamp(1, MAX_QUEUED / JOB_SIZE) as u32;
+        if let Ok(places) = Arc::clone(&self.inner.places).try_acquire_many_owned(wanted) {
+            return Ok(places);
         }
         let started = Instant::now();
-        let place =
-            tokio::time::timeout(ENQUEUE_PATIENCE, Arc::clone(&self.inner.places).acquire_owned()).await;
+        let places = Arc::clone(&self.inner.places).acquire_many_owned(wanted);
+        let places = tokio::time::timeout(ENQUEUE_PATIENCE, places).await;
         metrics::histogram!("mychat_store_place_seconds").record(started.elapsed().as_secs_f64());
-        let Ok(place) = place else {
+        let Ok(places) = places else {
             metrics::counter!("mychat_store_busy_total").increment(1);
             return Err(StoreError::Busy);
         };
-        place.map_err(|_| StoreError::Closed)
+        places.map_err(|_| StoreError::Closed)
     }
 
     /// Refuses local writes until [`Store::release_writes`]: while it is not certain that the next version of the own

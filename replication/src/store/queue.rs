@@ -22,9 +22,10 @@ pub type Finish = Box<dyn FnOnce(Result<Arc<VersionVector>, StoreError>) + Send>
 /// A local write: fills the batch, or discards it.
 pub type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Finish + Send>;
 
-/// A job and since when it waits.
+/// A job, the bytes that it holds, and since when it waits.
 pub struct Queued {
     pub job: Job,
+    pub bytes: usize,
     pub since: Instant,
 }
 
@@ -62,13 +63,14 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn push_job(&self, job: Job) -> bool {
-        self.push(|waiting| waiting.jobs.push_back(Queued { job, since: Instant::now() }))
+    pub fn push_job(&self, job: Job, bytes: usize) -> bool {
+        self.push(|waiting| waiting.jobs.push_back(Queued { job, bytes, since: Instant::now() }))
     }
 
-    /// How many jobs wait.
-    pub fn jobs(&self) -> usize {
-        self.lock().jobs.len()
+    /// How many jobs wait, and the bytes that they hold.
+    pub fn depth(&self) -> (usize, usize) {
+        let waiting = self.lock();
+        (waiting.jobs.len(), waiting.jobs.iter().map(|queued| queued.bytes).sum())
     }
 
     pub fn push_remote(&self, remote: Remote) -> bool {

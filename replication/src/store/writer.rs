@@ -193,7 +193,7 @@ impl Writer {
 
     /// Runs jobs into the group until it is full or there are none left.
     fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Queued>) -> Result<(), StoreError> {
-        while let Some(Queued { job, since }) = jobs.pop_front() {
+        while let Some(Queued { job, since, .. }) = jobs.pop_front() {
             metrics::histogram!("mychat_store_queue_seconds").record(since.elapsed().as_secs_f64());
             let Some((finish, rows)) = self.run_job(job)? else { continue };
             let size: usize = rows.iter().map(NewRow::size).sum();
@@ -475,7 +475,7 @@ impl Writer {
                 }
             })
         });
-        self.run_jobs(VecDeque::from([Queued { job, since: Instant::now() }]));
+        self.run_jobs(VecDeque::from([Queued { job, bytes: 0, since: Instant::now() }]));
     }
 
     /// Goes on with another database file, which holds all that this one does; see [`adopt`].
