@@ -24,9 +24,13 @@ use super::usage::Usage;
 /// Messages of a frame while the database grows; frames that are merged in one transaction.
 const FRAME: usize = 100;
 const FRAMES: usize = 16;
-/// How many messages each figure is the mean of, one by one and in hundreds.
-const ONES: usize = 1000;
-const HUNDREDS: usize = 50;
+/// Rounds in which everything is measured; a time is the median of them, so that a disk's pause does not count as growth.
+const ROUNDS: usize = 5;
+/// Versions of a round, of one message and of a hundred.
+const ONES: usize = 200;
+const HUNDREDS: usize = 10;
+/// Versions of a stretch that is read back.
+const STRETCH: u64 = 50;
 /// Bytes that are asked for when a log is read, as replication does.
 const PIECE: usize = 64 << 10;
 /// When the messages were sent: one a millisecond from here on.
@@ -41,10 +45,12 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
             args.general.body_bytes, args.sites, args.spaces
         ),
         format!(
-            "At each size: {ONES} messages written and merged one to a version, each awaited, and {HUNDREDS} versions \
-             of {FRAME}; 3 stretches of {HUNDREDS} versions of each of 5 sites read back."
+            "At each size, in each of {ROUNDS} rounds: {ONES} messages written and merged one to a version, each awaited, \
+             and {HUNDREDS} versions of {FRAME}; 3 stretches of {STRETCH} versions of each of 5 sites read back."
         ),
-        "Time is the clock's, fsync and waiting included, per message; processor is that of the whole process.".to_owned(),
+        "Time is the clock's, fsync and waiting included, per message, the median of the rounds; processor is that of the \
+         whole process, the mean."
+            .to_owned(),
         "Resident is what the process has after that.".to_owned(),
     ]
 }
@@ -188,22 +194,36 @@ impl World {
     }
 
     async fn figures(&mut self) -> anyhow::Result<Vec<Figure>> {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            rounds.push(self.round().await?);
+        }
         let mut figures = Vec::new();
-        let mut add = |name: &str, messages: usize, (time, cpu): (Duration, f64)| {
+        for (at, (name, ..)) in rounds[0].iter().enumerate() {
+            let mut times: Vec<f64> = rounds.iter().map(|round| round[at].1).collect();
+            times.sort_by(f64::total_cmp);
+            let cpu = rounds.iter().map(|round| round[at].2).sum::<f64>() / ROUNDS as f64;
+            figures.push(Figure { name: format!("{name}, time"), unit: "µs", value: times[ROUNDS / 2] });
+            figures.push(Figure { name: format!("{name}, processor"), unit: "µs", value: cpu });
+        }
+        let resident = Usage::of(None).resident as f64 / 1e6;
+        figures.push(Figure { name: "resident".to_owned(), unit: "MB", value: resident });
+        Ok(figures)
+    }
+
+    /// Time and processor time a message of each kind of work, in microseconds.
+    async fn round(&mut self) -> anyhow::Result<Vec<(String, f64, f64)>> {
+        let mut figures = Vec::new();
+        let mut add = |name: String, messages: usize, (time, cpu): (Duration, f64)| {
             let each = 1e6 / messages as f64;
-            figures.push(Figure {
-                name: format!("{name}, time"),
-                unit: "µs",
-                value: time.as_secs_f64() * each,
-            });
-            figures.push(Figure { name: format!("{name}, processor"), unit: "µs", value: cpu * each });
+            figures.push((name, time.as_secs_f64() * each, cpu * each));
         };
         for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {
             let clock = Clock::start();
             for _ in 0..versions {
                 self.write(messages).await?;
             }
-            add(&format!("write {name} a version"), versions * messages, clock.stop());
+            add(format!("write {name} a version"), versions * messages, clock.stop());
         }
         for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {
             // Made before, so that only merging is timed.
@@ -212,13 +232,11 @@ impl World {
             for frame in frames {
                 self.apply(vec![frame]).await?;
             }
-            add(&format!("merge {name} a version"), versions * messages, clock.stop());
+            add(format!("merge {name} a version"), versions * messages, clock.stop());
         }
         let clock = Clock::start();
         let read = self.read_back().await?;
-        add("read a log", read, clock.stop());
-        let resident = Usage::of(None).resident as f64 / 1e6;
-        figures.push(Figure { name: "resident".to_owned(), unit: "MB", value: resident });
+        add("read a log".to_owned(), read, clock.stop());
         Ok(figures)
     }
 
@@ -227,8 +245,8 @@ impl World {
         let mut messages = 0;
         for (site, held) in self.sites.iter().step_by(self.sites.len().div_ceil(5)) {
             for part in 0..3 {
-                let mut after = Version(held.0.saturating_sub(HUNDREDS as u64) * part / 2);
-                let end = after.0 + HUNDREDS as u64;
+                let mut after = Version(held.0.saturating_sub(STRETCH) * part / 2);
+                let end = after.0 + STRETCH;
                 while after.0 < end {
                     let read = self.store.read_log(*site, after, PIECE).await?;
                     let Some(last) = read.frames.last() else { break };
