@@ -6,6 +6,7 @@ use indicatif::MultiProgress;
 
 use crate::bench::{self, BenchCommand};
 use crate::chaos::{self, ChaosArgs};
+use crate::model::calibrate::{self, CalibrateArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -38,6 +39,17 @@ pub enum SimCommand {
     ///   mychat sim chaos loss one-way --delay 40 --loss 10 --seed 7 --keep
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
+    /// Fit the latency model to measured round trips, and show what it gets wrong
+    ///
+    /// Latency and plan take the ways between cities from a model: distance, the speed of light in fibre, and how much
+    /// longer cables are. Its constants are fitted on two thirds of the round trips that providers publish for their
+    /// regions; the error on the other third is what to expect of it.
+    ///
+    /// Examples:
+    ///   mychat sim calibrate
+    ///   mychat sim calibrate --rtt measured.csv --json
+    #[command(verbatim_doc_comment)]
+    Calibrate(CalibrateArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
@@ -46,6 +58,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Replay(args) => replay(args).await,
         SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
         SimCommand::Chaos(args) => chaos::run(args).await,
+        SimCommand::Calibrate(args) => calibrate::run(&args),
     }
 }
 

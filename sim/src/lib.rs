@@ -15,8 +15,11 @@ pub mod bench;
 pub mod chaos;
 pub mod command;
 pub mod irc;
+pub mod model;
+pub mod population;
 pub mod replay;
 pub mod sse;
 pub mod wan;
+pub mod weighted;
 
 pub use command::{SimCommand, run};
