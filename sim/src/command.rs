@@ -6,6 +6,7 @@ use indicatif::MultiProgress;
 
 use crate::bench::{self, BenchCommand};
 use crate::chaos::{self, ChaosArgs};
+use crate::latency::{self, LatencyArgs};
 use crate::model::calibrate::{self, CalibrateArgs};
 use crate::replay::{self, ReplayArgs};
 
@@ -39,6 +40,24 @@ pub enum SimCommand {
     ///   mychat sim chaos loss one-way --delay 40 --loss 10 --seed 7 --keep
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
+    /// Measure how long messages take between people around the world, with real nodes in these regions
+    ///
+    /// Nodes, router, QUIC and databases are the real ones, in this process; the distances between them and to the
+    /// people are emulated. Everybody goes where the router sends them. The report shows send to delivery and send to
+    /// acknowledgement by city and region beside the floor of light in fibre, and what one central server would have
+    /// given the same people.
+    ///
+    /// Examples:
+    ///   mychat sim latency
+    ///   mychat sim latency --regions fra,iad,sin --html latency.html --json latency.json
+    ///   mychat sim latency --regions iad --users people.csv --rate 50 --duration 60
+    ///
+    /// A file of people (weights in any unit, last_mile_ms may be left out):
+    ///   city,lat,lon,weight,last_mile_ms
+    ///   Berlin,52.5,13.4,120,15
+    ///   Denver,39.7,-105.0,45,30
+    #[command(verbatim_doc_comment)]
+    Latency(LatencyArgs),
     /// Fit the latency model to measured round trips, and show what it gets wrong
     ///
     /// Latency and plan take the ways between cities from a model: distance, the speed of light in fibre, and how much
@@ -58,6 +77,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Replay(args) => replay(args).await,
         SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
         SimCommand::Chaos(args) => chaos::run(args).await,
+        SimCommand::Latency(args) => latency::run(args).await,
         SimCommand::Calibrate(args) => calibrate::run(&args),
     }
 }

@@ -15,6 +15,7 @@ pub mod bench;
 pub mod chaos;
 pub mod command;
 pub mod irc;
+pub mod latency;
 pub mod model;
 pub mod population;
 pub mod replay;
