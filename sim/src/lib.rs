@@ -17,6 +17,7 @@ pub mod command;
 pub mod irc;
 pub mod latency;
 pub mod model;
+pub mod page;
 pub mod population;
 pub mod replay;
 pub mod sse;

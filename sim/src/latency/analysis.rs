@@ -277,11 +277,11 @@ fn answer(report: &LatencyReport) -> String {
     let others: Vec<String> = others
         .map(|central| {
             let (delivery, acknowledgement) = (central.delivery.p95, central.acknowledgement.p95);
-            format!("{} {delivery:.0} and {acknowledgement:.0} ms", central.region)
+            format!("{delivery:.0} and {acknowledgement:.0} ms in {}", central.region)
         })
         .collect();
     if !others.is_empty() {
-        text.push_str(&format!("; one central server would need: {}", others.join(", ")));
+        text.push_str(&format!("; with one central server both would take {}", others.join(", ")));
     }
     text.push_str(&format!(". Light in fibre alone needs {:.0} ms for the delivery.", delivery.floor.p95));
     text
