@@ -8,6 +8,7 @@ use crate::bench::{self, BenchCommand};
 use crate::chaos::{self, ChaosArgs};
 use crate::latency::{self, LatencyArgs};
 use crate::model::calibrate::{self, CalibrateArgs};
+use crate::plan::{self, PlanArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -58,6 +59,18 @@ pub enum SimCommand {
     ///   Denver,39.7,-105.0,45,30
     #[command(verbatim_doc_comment)]
     Latency(LatencyArgs),
+    /// Find the smallest set of regions that keeps a promise of latency
+    ///
+    /// The promise is a percentile of send to delivery over all pairs of people, by how many people they stand for. The
+    /// report has the best set of 1, 2, 3, … regions, and checks the answer over real nodes. The exit status is not zero
+    /// when the promise can't be kept.
+    ///
+    /// Examples:
+    ///   mychat sim plan --slo p95=250ms
+    ///   mychat sim plan --users people.csv --slo p95=150ms --max-regions 5 --html plan.html
+    ///   mychat sim plan --candidates fra,iad,sin,gru --slo p99=0.3s --no-check --json plan.json
+    #[command(verbatim_doc_comment)]
+    Plan(PlanArgs),
     /// Fit the latency model to measured round trips, and show what it gets wrong
     ///
     /// Latency and plan take the ways between cities from a model: distance, the speed of light in fibre, and how much
@@ -78,6 +91,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
         SimCommand::Chaos(args) => chaos::run(args).await,
         SimCommand::Latency(args) => latency::run(args).await,
+        SimCommand::Plan(args) => plan::run(args).await,
         SimCommand::Calibrate(args) => calibrate::run(&args),
     }
 }

@@ -18,6 +18,7 @@ pub mod irc;
 pub mod latency;
 pub mod model;
 pub mod page;
+pub mod plan;
 pub mod population;
 pub mod replay;
 pub mod sse;

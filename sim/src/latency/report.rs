@@ -60,6 +60,14 @@ pub struct Timing {
     pub floor_curve: Vec<f64>,
 }
 
+impl Timing {
+    /// What this share of the people does not exceed, to the next of the curve's steps.
+    pub fn at(&self, share: f64) -> f64 {
+        let step = (share * (self.curve.len().saturating_sub(1)) as f64 - 1e-9).ceil() as usize;
+        self.curve.get(step).or(self.curve.last()).copied().unwrap_or(0.0)
+    }
+}
+
 /// People in a city.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inhabitant {
