@@ -202,6 +202,7 @@ fn centrals(setting: &Setting<'_>, own_ms: f64, own_ack_ms: f64) -> Vec<Central>
                 delivery: delivery.summary(),
                 acknowledgement: acknowledgement.summary(),
                 curve: delivery.curve(CURVE),
+                acknowledgement_curve: acknowledgement.curve(CURVE),
             }
         })
         .collect();
@@ -269,19 +270,15 @@ fn answer(report: &LatencyReport) -> String {
         several => format!("With nodes in {}", several.join(", ")),
     };
     let mut text = format!(
-        "{nodes}, 95 % of messages are on the other's screen within {:.0} ms (half within {:.0} ms) and acknowledged \
-         within {:.0} ms",
-        delivery.measured.p95, delivery.measured.p50, acknowledgement.p95
+        "{nodes}, 95 % of messages are acknowledged within {:.0} ms and on the other's screen within {:.0} ms (half \
+         within {:.0} ms)",
+        acknowledgement.p95, delivery.measured.p95, delivery.measured.p50
     );
-    let others = report.candidates().into_iter().filter(|central| report.regions != [central.region.clone()]);
-    let others: Vec<String> = others
-        .map(|central| {
-            let (delivery, acknowledgement) = (central.delivery.p95, central.acknowledgement.p95);
-            format!("{delivery:.0} and {acknowledgement:.0} ms in {}", central.region)
-        })
-        .collect();
-    if !others.is_empty() {
-        text.push_str(&format!("; with one central server both would take {}", others.join(", ")));
+    if let Some(best) = report.central.first().filter(|best| report.regions != [best.region.clone()]) {
+        text.push_str(&format!(
+            "; the best single server ({}) would need {:.0} and {:.0} ms",
+            best.region, best.acknowledgement.p95, best.delivery.p95
+        ));
     }
     text.push_str(&format!(". Light in fibre alone needs {:.0} ms for the delivery.", delivery.floor.p95));
     text

@@ -1,7 +1,7 @@
 //! The report as a page.
 
 use super::report::cells;
-use super::{CityPair, LatencyReport};
+use super::{Central, CityPair, LatencyReport, Timing};
 use crate::page::map::map;
 use crate::page::plot::{Axis, cdf, plot};
 use crate::page::{COLOURS, FLOOR, Page, table};
@@ -57,23 +57,22 @@ fn share_axis() -> Axis {
 }
 
 fn delivery_curves(report: &LatencyReport) -> String {
-    let ours = &report.delivery.curve;
-    let mut series = vec![cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, ours)];
-    for (central, colour) in report.candidates().into_iter().zip(&COLOURS[1..]) {
-        series.push(cdf(&format!("one server in {}", central.region), colour, false, &central.curve));
-    }
-    series.push(cdf("light in fibre", FLOOR, true, &report.delivery.floor_curve));
-    let curves = report.candidates().into_iter().map(|central| &central.curve).chain([ours]);
-    plot(&series, &Axis::up_to(longest(curves), "milliseconds", ""), &share_axis(), Some((95.0, "95 %")))
+    curves(report, &report.delivery, "light in fibre", |central| &central.curve)
 }
 
 fn acknowledgement_curves(report: &LatencyReport) -> String {
-    let timing = &report.acknowledgement;
-    let series = [
-        cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, &timing.curve),
-        cdf("light in fibre to the same node and back", FLOOR, true, &timing.floor_curve),
-    ];
-    plot(&series, &Axis::up_to(longest([&timing.curve]), "milliseconds", ""), &share_axis(), Some((95.0, "95 %")))
+    let floor = "light in fibre to the same node and back";
+    curves(report, &report.acknowledgement, floor, |central| &central.acknowledgement_curve)
+}
+
+fn curves(report: &LatencyReport, timing: &Timing, floor: &str, of: impl Fn(&Central) -> &Vec<f64>) -> String {
+    let mut series = vec![cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, &timing.curve)];
+    for (central, colour) in report.candidates().into_iter().zip(&COLOURS[1..]) {
+        series.push(cdf(&format!("one server in {}", central.region), colour, false, of(central)));
+    }
+    series.push(cdf(floor, FLOOR, true, &timing.floor_curve));
+    let all = report.candidates().into_iter().map(of).chain([&timing.curve]);
+    plot(&series, &Axis::up_to(longest(all), "milliseconds", ""), &share_axis(), Some((95.0, "95 %")))
 }
 
 fn regions(page: &mut Page, report: &LatencyReport) {

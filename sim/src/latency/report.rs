@@ -130,6 +130,8 @@ pub struct Central {
     pub acknowledgement: Summary,
     /// The curve of the deliveries.
     pub curve: Vec<f64>,
+    /// The curve of the acknowledgements.
+    pub acknowledgement_curve: Vec<f64>,
 }
 
 impl LatencyReport {
