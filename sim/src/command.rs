@@ -9,6 +9,7 @@ use crate::chaos::{self, ChaosArgs};
 use crate::latency::{self, LatencyArgs};
 use crate::model::calibrate::{self, CalibrateArgs};
 use crate::plan::{self, PlanArgs};
+use crate::probe::{self, ProbeArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -71,6 +72,16 @@ pub enum SimCommand {
     ///   mychat sim plan --candidates fra,iad,sin,gru --slo p99=0.3s --no-check --json plan.json
     #[command(verbatim_doc_comment)]
     Plan(PlanArgs),
+    /// Time what a person has here and now: the way to real nodes, and a message until its own event
+    ///
+    /// DNS, connection, TLS and the first byte of an answer; then a throw-away account posts messages and waits for
+    /// them on its event stream, and is removed again. With a router it shows which node that would choose.
+    ///
+    /// Examples:
+    ///   mychat sim probe https://fra.chat.example https://iad.chat.example --router https://chat.example
+    ///   mychat sim probe http://127.0.0.1:8081 --count 200 --json
+    #[command(verbatim_doc_comment)]
+    Probe(ProbeArgs),
     /// Fit the latency model to measured round trips, and show what it gets wrong
     ///
     /// Latency and plan take the ways between cities from a model: distance, the speed of light in fibre, and how much
@@ -92,6 +103,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Chaos(args) => chaos::run(args).await,
         SimCommand::Latency(args) => latency::run(args).await,
         SimCommand::Plan(args) => plan::run(args).await,
+        SimCommand::Probe(args) => probe::run(args).await,
         SimCommand::Calibrate(args) => calibrate::run(&args),
     }
 }

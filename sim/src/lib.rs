@@ -20,6 +20,7 @@ pub mod model;
 pub mod page;
 pub mod plan;
 pub mod population;
+pub mod probe;
 pub mod replay;
 pub mod sse;
 pub mod wan;

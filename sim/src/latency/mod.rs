@@ -201,3 +201,6 @@ fn bar() -> anyhow::Result<ProgressBar> {
     let style = ProgressStyle::with_template("{msg:16} {wide_bar} {pos}/{len} {elapsed}")?;
     Ok(ProgressBar::new(0).with_style(style))
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ fn homes(cities: &[City], used: &[&Region]) -> Vec<String> {
     let codes: Vec<&str> = used.iter().map(|region| region.code).collect();
     search::homes(cities, used).into_iter().map(|at| codes[at].to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests;
