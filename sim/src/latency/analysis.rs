@@ -11,9 +11,7 @@ use anyhow::{Context, ensure};
 use mychat_router::geo::{self, Region};
 
 use super::conversation::Heard;
-use super::report::{
-    CURVE, Central, CityPair, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing,
-};
+use super::report::{CURVE, Central, CityPair, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
 use crate::model::{LatencyModel, floor_rtt_ms};
 use crate::population::City;
 use crate::weighted::{Distribution, Sample};
@@ -68,16 +66,16 @@ pub(super) fn analyse(heard: &Heard, setting: &Setting<'_>) -> anyhow::Result<La
         distribution(&deliveries, |one| one.ms, |one| one.weight),
         pairs(cities, |a, b| floor_rtt_ms(a.point, b.point) / 2.0),
     );
-    let floor = cities.iter().zip(&homes).map(|(city, home)| Sample {
-        value: floor_rtt_ms(city.point, home.point),
-        weight: city.weight,
-    });
+    let floor = cities
+        .iter()
+        .zip(&homes)
+        .map(|(city, home)| Sample { value: floor_rtt_ms(city.point, home.point), weight: city.weight });
     let acknowledgement =
         timing(distribution(&acknowledgements, |one| one.ms, |one| one.weight), floor.collect());
-    let late = heard.messages.iter().map(|spoken| Sample {
-        value: ms(heard.start + spoken.planned, spoken.left),
-        weight: 1.0,
-    });
+    let late = heard
+        .messages
+        .iter()
+        .map(|spoken| Sample { value: ms(heard.start + spoken.planned, spoken.left), weight: 1.0 });
     let people = cities.iter().zip(&heard.people).zip(&access).map(|((city, person), rtt_ms)| Inhabitant {
         city: city.clone(),
         region: person.choice.region.clone(),
@@ -130,7 +128,8 @@ fn samples(
     setting: &Setting<'_>,
     ways: &Ways<'_>,
 ) -> anyhow::Result<(Vec<Delivery>, Vec<Acknowledgement>)> {
-    let counting = || heard.messages.iter().enumerate().filter(|(_, spoken)| spoken.planned >= setting.warm_up);
+    let counting =
+        || heard.messages.iter().enumerate().filter(|(_, spoken)| spoken.planned >= setting.warm_up);
     let mut sent = vec![0.0; setting.cities.len()];
     counting().for_each(|(_, spoken)| sent[spoken.from] += 1.0);
     let (mut deliveries, mut acknowledgements) = (Vec::new(), Vec::new());

@@ -45,7 +45,9 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (at, region) in regions.iter().enumerate() {
             let config = node_config(&folder.path().join(region), region, at, &meshes, &key, &wan)?;
-            nodes.push(Node::start(config).await.with_context(|| format!("the node of {region} can't start"))?);
+            nodes.push(
+                Node::start(config).await.with_context(|| format!("the node of {region} can't start"))?,
+            );
         }
         let first = regions.first().context("there is no region")?;
         let config = MeshConfig {
@@ -131,8 +133,7 @@ fn node_config(
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     let http = listener.local_addr().context("no free port")?;
     let url = format!("http://{http}");
-    let mut config =
-        NodeConfig::new(region, Listen::Socket(listener), &url, folder.to_owned(), key.clone());
+    let mut config = NodeConfig::new(region, Listen::Socket(listener), &url, folder.to_owned(), key.clone());
     let others = meshes.iter().enumerate().filter(|(other, _)| *other != at);
     config.mesh = Some(MeshConfig {
         node: NodeId([0; 16]),

@@ -133,7 +133,8 @@ async fn gather(
     let first = people.first().context("there is nobody")?;
     let space = first.make_space(http).await.context("the space can't be made")?;
     let joining: Vec<_> = people[1..].iter().map(|person| person.join(http, &space)).collect();
-    let () = stream::iter(joining).buffered(SIGN_UPS).try_collect().await.context("the space can't be joined")?;
+    let () =
+        stream::iter(joining).buffered(SIGN_UPS).try_collect().await.context("the space can't be joined")?;
     Ok((people, space))
 }
 
@@ -174,7 +175,8 @@ mod tests {
         let one = schedule(1);
         assert!((1_700..2_300).contains(&one.len()), "{}", one.len());
         assert!(one.windows(2).all(|pair| pair[0].at <= pair[1].at));
-        let turns: Vec<usize> = (0..7).map(|who| one.iter().filter(|planned| planned.from == who).count()).collect();
+        let turns: Vec<usize> =
+            (0..7).map(|who| one.iter().filter(|planned| planned.from == who).count()).collect();
         assert!(turns.iter().max().unwrap() - turns.iter().min().unwrap() <= 1, "{turns:?}");
         assert_eq!(one, schedule(1));
         assert_ne!(one, schedule(2));

@@ -36,8 +36,7 @@ pub(super) fn page(report: &LatencyReport) -> String {
         "The share of messages whose sender knows within this time that they are safely stored.",
         &acknowledgement_curves(report),
     );
-    let heading =
-        ["milliseconds", "delivery p50", "p95", "p99", "acknowledgement p50", "p95", "p99"];
+    let heading = ["milliseconds", "delivery p50", "p95", "p99", "acknowledgement p50", "p95", "p99"];
     page.section("Compared", "", &table(&heading, 1, &report.comparison()));
     regions(&mut page, report);
     city_pairs(&mut page, report);
@@ -65,8 +64,14 @@ fn acknowledgement_curves(report: &LatencyReport) -> String {
     curves(report, &report.acknowledgement, floor, |central| &central.acknowledgement_curve)
 }
 
-fn curves(report: &LatencyReport, timing: &Timing, floor: &str, of: impl Fn(&Central) -> &Vec<f64>) -> String {
-    let mut series = vec![cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, &timing.curve)];
+fn curves(
+    report: &LatencyReport,
+    timing: &Timing,
+    floor: &str,
+    of: impl Fn(&Central) -> &Vec<f64>,
+) -> String {
+    let mut series =
+        vec![cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, &timing.curve)];
     for (central, colour) in report.candidates().into_iter().zip(&COLOURS[1..]) {
         series.push(cdf(&format!("one server in {}", central.region), colour, false, of(central)));
     }
@@ -110,7 +115,11 @@ fn city_pairs(page: &mut Page, report: &LatencyReport) {
     };
     let rows: Vec<_> = pairs.iter().filter(|pair| pair.from != pair.to).take(PAIRS).map(row).collect();
     let most = table(&heading, 2, &rows);
-    page.section("Where most people are", "The pairs of cities with the most people, in milliseconds.", &most);
+    page.section(
+        "Where most people are",
+        "The pairs of cities with the most people, in milliseconds.",
+        &most,
+    );
     pairs.sort_by(|a, b| b.delivery.p50.total_cmp(&a.delivery.p50));
     let rows: Vec<_> = pairs.iter().take(PAIRS).map(row).collect();
     page.section("The slowest pairs", "By the median, in milliseconds.", &table(&heading, 2, &rows));
@@ -129,7 +138,11 @@ fn city_pairs(page: &mut Page, report: &LatencyReport) {
         .collect();
     let heading = ["city", "node", "people", "round trip with last mile", "what the router expects"];
     let people = table(&heading, 2, &rows);
-    page.section("All cities", "", &format!("<details><summary>{} cities</summary>{people}</details>", rows.len()));
+    page.section(
+        "All cities",
+        "",
+        &format!("<details><summary>{} cities</summary>{people}</details>", rows.len()),
+    );
 }
 
 fn method(page: &mut Page, report: &LatencyReport) {

@@ -151,7 +151,11 @@ impl fmt::Display for Calibration {
             geo::FIBRE_KM_PER_MS
         )?;
         for wrong in &self.worst {
-            writeln!(f, "  {}-{}: {:.0} ms, modelled {:.0} ms", wrong.a, wrong.b, wrong.rtt_ms, wrong.modelled_ms)?;
+            writeln!(
+                f,
+                "  {}-{}: {:.0} ms, modelled {:.0} ms",
+                wrong.a, wrong.b, wrong.rtt_ms, wrong.modelled_ms
+            )?;
         }
         Ok(())
     }
@@ -178,7 +182,10 @@ mod tests {
         let held = calibration.held_out;
         assert!(held.median_percent < 12.0 && held.p95_percent < 30.0, "{held:?}");
         let text = calibration.to_string();
-        assert!(text.contains("held out") && text.contains("detour, Africa") && text.contains("gru-jnb"), "{text}");
+        assert!(
+            text.contains("held out") && text.contains("detour, Africa") && text.contains("gru-jnb"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub fn fit(pairs: &[Pair]) -> Option<Constants> {
         .map(|pair| {
             let floor = floor_rtt_ms(pair.a.point, pair.b.point);
             // Of relative errors: each row says 1.
-            terms(floor, Continent::of(pair.a.point), Continent::of(pair.b.point)).map(|term| term / pair.rtt_ms)
+            terms(floor, Continent::of(pair.a.point), Continent::of(pair.b.point))
+                .map(|term| term / pair.rtt_ms)
         })
         .collect();
     let mut weights = vec![1.0; rows.len()];
@@ -72,8 +73,8 @@ fn least_squares(rows: &[[f64; TERMS]], weights: &[f64]) -> Option<[f64; TERMS]>
             system[i][TERMS] += weight * left;
         }
     }
-    for detour in 2..TERMS {
-        system[detour][detour] += PENALTY;
+    for (at, row) in system.iter_mut().enumerate().skip(2) {
+        row[at] += PENALTY;
     }
     solve(system)
 }
@@ -81,7 +82,8 @@ fn least_squares(rows: &[[f64; TERMS]], weights: &[f64]) -> Option<[f64; TERMS]>
 /// Gauss's elimination with the largest pivot of each column.
 fn solve(mut system: [[f64; TERMS + 1]; TERMS]) -> Option<[f64; TERMS]> {
     for column in 0..TERMS {
-        let pivot = (column..TERMS).max_by(|a, b| system[*a][column].abs().total_cmp(&system[*b][column].abs()))?;
+        let pivot =
+            (column..TERMS).max_by(|a, b| system[*a][column].abs().total_cmp(&system[*b][column].abs()))?;
         system.swap(column, pivot);
         let head = system[column];
         if head[column].abs() < 1e-9 {

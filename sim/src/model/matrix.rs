@@ -36,7 +36,9 @@ impl Backbone {
     /// What it is, for a report.
     pub fn describe(&self) -> String {
         match self {
-            Backbone::Measured(matrix) => format!("{} measured round trips of the given file", matrix.0.len()),
+            Backbone::Measured(matrix) => {
+                format!("{} measured round trips of the given file", matrix.0.len())
+            }
             Backbone::Published => "published round trips, modelled where there are none".to_owned(),
             Backbone::Modelled => "the latency model alone".to_owned(),
         }
@@ -63,9 +65,8 @@ impl FromStr for Backbone {
 
 fn published_ms(a: &str, b: &str) -> Option<f64> {
     static PUBLISHED: std::sync::OnceLock<Matrix> = std::sync::OnceLock::new();
-    let published = PUBLISHED.get_or_init(|| {
-        Matrix(geo::published_rtts().map(|(a, b, rtt)| ((a, b), rtt)).collect())
-    });
+    let published =
+        PUBLISHED.get_or_init(|| Matrix(geo::published_rtts().map(|(a, b, rtt)| ((a, b), rtt)).collect()));
     published.rtt_ms(a, b)
 }
 
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn pairs_are_read_either_way_round() {
-        let matrix: Matrix = "# ours\na,b,rtt_ms,source\nIAD,fra,90,ping\nsyd, sin ,\"95.5\"\n".parse().unwrap();
+        let matrix: Matrix =
+            "# ours\na,b,rtt_ms,source\nIAD,fra,90,ping\nsyd, sin ,\"95.5\"\n".parse().unwrap();
         assert_eq!((matrix.rtt_ms("fra", "iad"), matrix.rtt_ms("syd", "sin")), (Some(90.0), Some(95.5)));
         assert_eq!((matrix.rtt_ms("fra", "syd"), matrix.pairs().len()), (None, 2));
     }

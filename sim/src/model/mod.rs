@@ -52,7 +52,9 @@ impl LatencyModel {
             return geo::WITHIN_REGION_MS;
         }
         let known = self.backbone.rtt_ms(a.code, b.code);
-        known.unwrap_or_else(|| Constants::FITTED.rtt_ms(a.point, b.point)).max(floor_rtt_ms(a.point, b.point))
+        known
+            .unwrap_or_else(|| Constants::FITTED.rtt_ms(a.point, b.point))
+            .max(floor_rtt_ms(a.point, b.point))
     }
 
     /// The time that the emulated network takes from one region to another; nothing for a region on no map.
@@ -106,7 +108,10 @@ mod tests {
         let own = LatencyModel::new(Backbone::Measured(own));
         assert_eq!(own.between_ms(jnb, gru), 123.0);
         // The file says nothing of the other pairs.
-        assert_eq!(own.between_ms(region("fra"), jnb), LatencyModel::default().between_ms(region("fra"), jnb));
+        assert_eq!(
+            own.between_ms(region("fra"), jnb),
+            LatencyModel::default().between_ms(region("fra"), jnb)
+        );
         assert_eq!(own.one_way("gru", "jnb"), Duration::from_micros(61_500));
         assert_eq!(own.one_way("gru", "atlantis"), Duration::ZERO);
     }

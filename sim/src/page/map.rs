@@ -42,7 +42,10 @@ pub fn map(cities: &[City], homes: &[&str], regions: &[String]) -> String {
         put(&mut svg, format_args!("<path class=\"grid\" d=\"M0 {}H{width}\"/>", (NORTH - lat) * SCALE));
     }
     for lon in (-150..180).step_by(30) {
-        put(&mut svg, format_args!("<path class=\"grid\" d=\"M{} 0V{height}\"/>", f64::from(lon + 180) * SCALE));
+        put(
+            &mut svg,
+            format_args!("<path class=\"grid\" d=\"M{} 0V{height}\"/>", f64::from(lon + 180) * SCALE),
+        );
     }
     svg.push('\n');
     let most = cities.iter().map(|city| city.weight).fold(f64::MIN_POSITIVE, f64::max);
@@ -95,7 +98,10 @@ fn colour(regions: &[String], code: &str) -> &'static str {
 /// A line from a city to its region, the short way round: over the edge when that is nearer.
 fn way(colour: &str, from: (f64, f64), to: (f64, f64), width: f64) -> String {
     let line = |from: (f64, f64), to: (f64, f64)| {
-        format!("<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{colour}\" stroke-opacity=\".45\"/>", from.0, from.1, to.0, to.1)
+        format!(
+            "<path d=\"M{:.1} {:.1}L{:.1} {:.1}\" stroke=\"{colour}\" stroke-opacity=\".45\"/>",
+            from.0, from.1, to.0, to.1
+        )
     };
     let across = to.0 - from.0;
     if across.abs() <= width / 2.0 {

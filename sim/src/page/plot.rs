@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn axes_are_round_and_long_enough() {
-        for (largest, end, step) in [(287.0, 300.0, 50.0), (6.0, 6.0, 1.0), (100.0, 100.0, 20.0), (0.0, 1e-9, 1e-9)] {
+        for (largest, end, step) in
+            [(287.0, 300.0, 50.0), (6.0, 6.0, 1.0), (100.0, 100.0, 20.0), (0.0, 1e-9, 1e-9)]
+        {
             let axis = Axis::up_to(largest, "", "");
             assert!((axis.end - end).abs() < 1e-6 && (axis.step - step).abs() < 1e-6, "{largest}: {axis:?}");
             assert!(axis.end >= largest);
@@ -170,7 +172,8 @@ mod tests {
     #[test]
     fn curves_stay_inside() {
         let series = [cdf("a & b", "red", false, &[0.0, 50.0, 400.0])];
-        let svg = plot(&series, &Axis::up_to(100.0, "ms", ""), &Axis::up_to(100.0, "%", " %"), Some((95.0, "p95")));
+        let svg =
+            plot(&series, &Axis::up_to(100.0, "ms", ""), &Axis::up_to(100.0, "%", " %"), Some((95.0, "p95")));
         assert!(svg.contains("M52.0 284.0L378.0 148.0L704.0 12.0"), "{svg}");
         assert!(svg.contains("a &amp; b") && svg.contains(">p95<"));
     }

@@ -1,7 +1,8 @@
 //! `mychat sim plan`: in which regions nodes are needed, before money is spent.
 //!
-//! For 1, 2, 3, … regions the best set is searched ([`search`]); the answer is the smallest set whose percentile of send
-//! to delivery, over all pairs of people by weight, meets the objective ([`Slo`]). Then it is checked: the same people
+//! For 1, 2, 3, … regions the best set is searched ([`search`]); the answer is the smallest set that meets the objective
+//! ([`Slo`]): a percentile of send to delivery over all pairs of people by weight, or of send to acknowledgement over all
+//! people ([`Metric`]). Then it is checked: the same people
 //! talk over real nodes in these regions ([`crate::latency`]), and the report says how well both agree.
 
 use std::path::PathBuf;
@@ -17,12 +18,13 @@ mod report;
 mod search;
 mod slo;
 
-pub use report::{Check, PlanReport, Step};
-pub use slo::{InvalidSlo, Slo};
+pub use report::{Check, PlanReport, Question, Step};
+pub use slo::{InvalidSlo, Metric, Slo};
 
 use crate::latency::{self, Experiment, WorldArgs, parse_region};
 use crate::model::{LatencyModel, floor_rtt_ms};
 use crate::population::City;
+use crate::weighted::{Distribution, Sample};
 use search::{EXACT_SETS, Terrain};
 
 /// Messages a second of the check.
@@ -31,9 +33,12 @@ const CHECK_RATE: f64 = 30.0;
 /// The settings of a plan.
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
-    /// What is promised of send to delivery over all pairs of people: a percentile and a time.
+    /// What is promised: a percentile and a time.
     #[arg(long, value_name = "pN=TIME", default_value = "p95=150ms")]
     pub slo: Slo,
+    /// Of what it is promised: send to delivery over all pairs of people, or send to acknowledgement over all people.
+    #[arg(long, value_enum, value_name = "METRIC", default_value = "delivery")]
+    pub metric: Metric,
     /// Who and where.
     #[command(flatten)]
     pub world: WorldArgs,
@@ -92,7 +97,7 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<()> {
         latency::write(file, &serde_json::to_string_pretty(&report)?).await?;
     }
     if report.meets.is_none() {
-        bail!("{} is not met with up to {} regions", args.slo, report.steps.len());
+        bail!("{} of {} is not met with up to {} regions", args.slo, args.metric, report.steps.len());
     }
     Ok(())
 }
@@ -106,7 +111,7 @@ fn search(
     progress: &MultiProgress,
 ) -> anyhow::Result<PlanReport> {
     let candidates = candidates(&args.candidates)?;
-    let terrain = Terrain::new(cities, &candidates, model, args.own, args.slo.share());
+    let terrain = Terrain::new(cities, &candidates, model, args.own, (args.metric, args.slo.share()));
     let style = ProgressStyle::with_template("{msg:16} {spinner} {human_pos} sets {elapsed}")?;
     let bar = progress.add(ProgressBar::new_spinner().with_style(style));
     bar.set_message("searching");
@@ -119,24 +124,34 @@ fn search(
             Step {
                 regions: used.iter().map(|region| region.code.to_owned()).collect(),
                 ms: found.ms,
+                delivery_ms: terrain.achieves(Metric::Delivery, &found.set),
+                acknowledgement_ms: terrain.achieves(Metric::Acknowledgement, &found.set),
                 exact: found.exact,
                 homes: homes(cities, &used),
             }
         })
         .collect();
-    let floor = latency::analysis::pairs(cities, |a, b| floor_rtt_ms(a.point, b.point) / 2.0);
-    let last_mile = latency::analysis::pairs(cities, |a, b| {
-        (floor_rtt_ms(a.point, b.point) + a.last_mile_ms + b.last_mile_ms) / 2.0
-    });
-    Ok(PlanReport::new(
-        args.slo,
+    let question = Question {
+        slo: args.slo,
+        metric: args.metric,
         backbone,
-        args.own,
-        cities.to_vec(),
-        steps,
-        floor.quantile(args.slo.share()),
-        last_mile.quantile(args.slo.share()),
-    ))
+        own_ms: args.own,
+        cities: cities.to_vec(),
+        floor_ms: floor(args.metric, cities).quantile(args.slo.share()),
+    };
+    Ok(PlanReport::new(question, steps))
+}
+
+/// What no number of regions can beat: the last mile, and for a delivery light in fibre between the cities.
+fn floor(metric: Metric, cities: &[City]) -> Distribution {
+    match metric {
+        Metric::Delivery => latency::analysis::pairs(cities, |a, b| {
+            (floor_rtt_ms(a.point, b.point) + a.last_mile_ms + b.last_mile_ms) / 2.0
+        }),
+        Metric::Acknowledgement => {
+            cities.iter().map(|city| Sample { value: city.last_mile_ms, weight: city.weight }).collect()
+        }
+    }
 }
 
 fn candidates(codes: &[String]) -> anyhow::Result<Vec<&'static Region>> {

@@ -4,34 +4,43 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Slo;
+use super::{Metric, Slo};
 use crate::latency::LatencyReport;
 use crate::latency::report::table;
 use crate::population::City;
+
+/// What was asked, and of whom.
+#[derive(Debug, Clone, Serialize)]
+pub struct Question {
+    /// The promise.
+    pub slo: Slo,
+    /// What it is of.
+    pub metric: Metric,
+    /// What the ways between regions are from.
+    pub backbone: String,
+    /// What the nodes were taken to need, in milliseconds.
+    pub own_ms: f64,
+    /// Everybody.
+    pub cities: Vec<City>,
+    /// What no number of regions can beat, in milliseconds: the last mile, and for a delivery light in fibre between the
+    /// cities.
+    pub floor_ms: f64,
+}
 
 /// The answer and what it rests on. Times are in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlanReport {
     /// The answer in a sentence.
     pub answer: String,
-    /// What was asked for.
-    pub slo: Slo,
     /// How many regions are enough; none when no number that was tried is.
     pub meets: Option<usize>,
     /// The best set of 1, 2, … regions.
     pub steps: Vec<Step>,
-    /// The percentile that light in fibre along great circles would have, without any last mile.
-    pub floor_ms: f64,
-    /// The same with the last miles: what no number of regions can beat.
-    pub floor_with_last_mile_ms: f64,
-    /// What the nodes were taken to need of a delivery.
-    pub own_ms: f64,
-    /// What the ways between regions are from.
-    pub backbone: String,
-    /// Everybody.
-    pub cities: Vec<City>,
     /// What real nodes showed.
     pub check: Option<Check>,
+    /// What was asked.
+    #[serde(flatten)]
+    pub question: Question,
 }
 
 /// The best set of one size.
@@ -39,8 +48,12 @@ pub struct PlanReport {
 pub struct Step {
     /// Where nodes are.
     pub regions: Vec<String>,
-    /// What the percentile comes to.
+    /// What the percentile of the metric comes to.
     pub ms: f64,
+    /// The same percentile of send to delivery.
+    pub delivery_ms: f64,
+    /// The same percentile of send to acknowledgement.
+    pub acknowledgement_ms: f64,
     /// Whether no other set of this size is better; otherwise the set is an approximation (greedy, then swaps).
     pub exact: bool,
     /// Where each city goes.
@@ -58,33 +71,14 @@ pub struct Check {
     pub differs_percent: f64,
     /// Messages.
     pub messages: usize,
-    /// What of the deliveries was MyChat and the machine, in the median.
+    /// What of it was MyChat and the machine, in the median.
     pub own_ms: f64,
 }
 
 impl PlanReport {
-    pub(super) fn new(
-        slo: Slo,
-        backbone: String,
-        own_ms: f64,
-        cities: Vec<City>,
-        steps: Vec<Step>,
-        floor_ms: f64,
-        floor_with_last_mile_ms: f64,
-    ) -> Self {
-        let meets = steps.iter().position(|step| step.ms <= slo.ms).map(|place| place + 1);
-        let mut report = Self {
-            answer: String::new(),
-            slo,
-            meets,
-            steps,
-            floor_ms,
-            floor_with_last_mile_ms,
-            own_ms,
-            backbone,
-            cities,
-            check: None,
-        };
+    pub(super) fn new(question: Question, steps: Vec<Step>) -> Self {
+        let meets = steps.iter().position(|step| step.ms <= question.slo.ms).map(|place| place + 1);
+        let mut report = Self { answer: String::new(), meets, steps, check: None, question };
         report.answer = report.tell();
         report
     }
@@ -100,32 +94,37 @@ impl PlanReport {
 
     pub(super) fn checked_by(&mut self, run: &LatencyReport) {
         let Some(modelled_ms) = self.chosen().map(|step| step.ms) else { return };
-        let measured_ms = run.delivery.at(self.slo.share());
+        let (timing, own) = match self.question.metric {
+            Metric::Delivery => (&run.delivery, &run.own_share),
+            Metric::Acknowledgement => (&run.acknowledgement, &run.own_share_of_acknowledgement),
+        };
+        let measured_ms = timing.at(self.question.slo.share());
         self.check = Some(Check {
             modelled_ms,
             measured_ms,
             differs_percent: (measured_ms / modelled_ms - 1.0) * 100.0,
             messages: run.messages,
-            own_ms: run.own_share.p50,
+            own_ms: own.p50,
         });
         self.answer = self.tell();
     }
 
     fn tell(&self) -> String {
-        let Slo { percentile, ms } = self.slo;
+        let Question { slo: Slo { percentile, ms }, metric, floor_ms, .. } = &self.question;
         let Some(chosen) = self.chosen() else { return "There is no region to choose.".to_owned() };
-        let names = chosen.regions.join(", ");
+        let (names, promise) =
+            (chosen.regions.join(", "), format!("p{percentile} of {metric} within {ms} ms"));
         let mut text = match self.meets {
-            Some(1) => format!("One region is enough for p{percentile} within {ms} ms: {names} ({:.0} ms)", chosen.ms),
+            Some(1) => format!("One region is enough for {promise}: {names} ({:.0} ms)", chosen.ms),
             Some(number) => {
-                format!("{number} regions are needed for p{percentile} within {ms} ms: {names} ({:.0} ms)", chosen.ms)
+                format!("{number} regions are needed for {promise}: {names} ({:.0} ms)", chosen.ms)
             }
             None => {
                 let exact = self.steps.iter().all(|step| step.exact);
                 let least = if exact { "No" } else { "As far as was found no" };
+                let most = self.steps.len();
                 format!(
-                    "{least} set of up to {} regions meets p{percentile} within {ms} ms; the best is {names} with {:.0} ms",
-                    self.steps.len(),
+                    "{least} set of up to {most} regions gives {promise}; the best is {names} with {:.0} ms",
                     chosen.ms
                 )
             }
@@ -133,10 +132,10 @@ impl PlanReport {
         if let (Some(one), true) = (self.steps.first(), chosen.regions.len() > 1) {
             text.push_str(&format!("; one region alone ({}) gives {:.0} ms", one.regions.join(", "), one.ms));
         }
-        text.push_str(&format!(
-            ". Light in fibre and the last mile alone need {:.0} ms.",
-            self.floor_with_last_mile_ms
-        ));
+        text.push_str(&match metric {
+            Metric::Delivery => format!(". Light in fibre and the last mile alone need {floor_ms:.0} ms."),
+            Metric::Acknowledgement => format!(". The last mile alone needs {floor_ms:.0} ms."),
+        });
         if let Some(check) = &self.check {
             text.push_str(&format!(" Real nodes there showed {:.0} ms.", check.measured_ms));
         }
@@ -149,9 +148,10 @@ impl PlanReport {
             vec![
                 step.regions.len().to_string(),
                 step.regions.join(", "),
-                if step.ms <= self.slo.ms { "yes" } else { "no" }.to_owned(),
+                if step.ms <= self.question.slo.ms { "yes" } else { "no" }.to_owned(),
                 if step.exact { "exact" } else { "approximate" }.to_owned(),
-                format!("{:.1}", step.ms),
+                format!("{:.1}", step.delivery_ms),
+                format!("{:.1}", step.acknowledgement_ms),
             ]
         };
         self.steps.iter().map(row).collect()
@@ -160,9 +160,10 @@ impl PlanReport {
 
 impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let p = format!("p{} ms", self.slo.percentile);
+        let p = self.question.slo.percentile;
+        let (delivery, acknowledgement) = (format!("delivery p{p}"), format!("acknowledgement p{p}"));
         writeln!(f, "{}\n", self.answer)?;
-        let heading = ["regions", "best set", "met", "search", p.as_str()];
+        let heading = ["regions", "best set", "met", "search", &delivery, &acknowledgement];
         writeln!(f, "{}\n", table(&heading, 4, self.rows()))?;
         if let Some(check) = &self.check {
             writeln!(
@@ -174,9 +175,14 @@ impl fmt::Display for PlanReport {
                 check.modelled_ms,
                 check.differs_percent,
                 check.own_ms,
-                self.own_ms
+                self.question.own_ms
             )?;
         }
-        writeln!(f, "Send to delivery over all pairs of people by weight. Ways between regions: {}.", self.backbone)
+        writeln!(
+            f,
+            "Milliseconds; delivery over all pairs of people, acknowledgement over all people, by weight. Ways between \
+             regions: {}.",
+            self.question.backbone
+        )
     }
 }

@@ -1,7 +1,7 @@
 //! Which set of regions serves people best: the search.
 //!
-//! A set is judged by the chosen percentile of send to delivery over all pairs of people, each pair counted by the
-//! product of its weights. Everybody goes where the router would send them. Up to [`EXACT_SETS`] sets of one size all
+//! A set is judged by the chosen percentile of the metric: of deliveries over all pairs of people, each pair counted by
+//! the product of its weights, or of acknowledgements over all people. Everybody goes where the router would send them. Up to [`EXACT_SETS`] sets of one size all
 //! are looked at; a set is given up as soon as more weight lies above the best one found so far than the percentile
 //! allows, so the result is exact. Beyond that the search is an approximation: the best set of one less is extended by
 //! the region that helps most, and then regions are swapped for others for as long as that helps.
@@ -10,6 +10,7 @@ use mychat_router::geo::Region;
 use mychat_router::nodes::Candidate;
 use mychat_router::ranking::{Place, rank};
 
+use super::Metric;
 use crate::model::LatencyModel;
 use crate::population::City;
 
@@ -28,6 +29,7 @@ pub(super) struct Terrain {
     between: Vec<Vec<f64>>,
     /// What the nodes themselves take.
     own_ms: f64,
+    metric: Metric,
     /// What percentile counts, as a share.
     share: f64,
 }
@@ -47,7 +49,7 @@ impl Terrain {
         candidates: &[&Region],
         model: &LatencyModel,
         own_ms: f64,
-        share: f64,
+        (metric, share): (Metric, f64),
     ) -> Self {
         let mut cities: Vec<&City> = cities.iter().collect();
         cities.sort_by(|a, b| b.weight.total_cmp(&a.weight));
@@ -65,6 +67,7 @@ impl Terrain {
             access: cities.iter().map(access).collect(),
             between: candidates.iter().map(between).collect(),
             own_ms,
+            metric,
             share,
         }
     }
@@ -74,31 +77,39 @@ impl Terrain {
     }
 
     /// The percentile that this set achieves, or `None` as soon as it is clear that it is not below `best`.
-    fn judge(&self, set: &[usize], best: f64) -> Option<f64> {
+    fn judge(&self, metric: Metric, set: &[usize], best: f64) -> Option<f64> {
         let homes = self.homes(set);
         // What may lie at or above the best so far; beyond it the percentile is not below.
         let mut allowance = (1.0 - self.share) * (1.0 + 1e-9);
-        let mut ways = Vec::with_capacity(homes.len() * homes.len());
+        let mut waits = Vec::new();
+        let mut take = |ms: f64, weight: f64| {
+            if ms >= best {
+                allowance -= weight;
+            }
+            waits.push((ms, weight));
+            allowance >= 0.0
+        };
         for (from, home) in homes.iter().enumerate() {
             let sent = self.access[from][*home] + self.own_ms;
+            if metric == Metric::Acknowledgement {
+                if !take(sent + self.access[from][*home], self.shares[from]) {
+                    return None;
+                }
+                continue;
+            }
             for (to, other) in homes.iter().enumerate() {
                 let ms = sent + self.between[*home][*other] + self.access[to][*other];
-                let weight = self.shares[from] * self.shares[to];
-                if ms >= best {
-                    allowance -= weight;
-                    if allowance < 0.0 {
-                        return None;
-                    }
+                if !take(ms, self.shares[from] * self.shares[to]) {
+                    return None;
                 }
-                ways.push((ms, weight));
             }
         }
-        Some(percentile(ways, self.share)).filter(|ms| *ms < best)
+        Some(percentile(waits, self.share)).filter(|ms| *ms < best)
     }
 
-    /// The percentile that this set achieves.
-    pub(super) fn achieves(&self, set: &[usize]) -> f64 {
-        self.judge(set, f64::INFINITY).unwrap_or(f64::INFINITY)
+    /// The percentile of either metric that this set achieves.
+    pub(super) fn achieves(&self, metric: Metric, set: &[usize]) -> f64 {
+        self.judge(metric, set, f64::INFINITY).unwrap_or(f64::INFINITY)
     }
 
     /// For each city the region of the set that the router sends it to.
@@ -109,7 +120,12 @@ impl Terrain {
     }
 
     /// The best sets of 1, 2, … regions; `each` hears of every set that was looked at.
-    pub(super) fn best_of_each_size(&self, most: usize, exact_sets: u64, mut each: impl FnMut()) -> Vec<Found> {
+    pub(super) fn best_of_each_size(
+        &self,
+        most: usize,
+        exact_sets: u64,
+        mut each: impl FnMut(),
+    ) -> Vec<Found> {
         let mut found: Vec<Found> = Vec::new();
         for size in 1..=most.min(self.candidates()) {
             let best = if sets(self.candidates(), size) <= exact_sets {
@@ -128,7 +144,7 @@ impl Terrain {
         let mut set: Vec<usize> = (0..size).collect();
         loop {
             each();
-            if let Some(ms) = self.judge(&set, best.ms) {
+            if let Some(ms) = self.judge(self.metric, &set, best.ms) {
                 best = Found { set: set.clone(), ms, exact: true };
             }
             // The next set in order: the last place that can still move on does, and those after it follow closely.
@@ -145,7 +161,7 @@ impl Terrain {
         let mut best = Found { set: Vec::new(), ms: f64::INFINITY, exact: false };
         let mut consider = |set: Vec<usize>, best: &mut Found| {
             each();
-            if let Some(ms) = self.judge(&set, best.ms) {
+            if let Some(ms) = self.judge(self.metric, &set, best.ms) {
                 *best = Found { set, ms, exact: false };
                 return true;
             }
@@ -198,9 +214,8 @@ pub(super) fn homes(cities: &[City], used: &[&Region]) -> Vec<usize> {
 
 /// How many sets of this size there are; at most a large number.
 fn sets(of: usize, size: usize) -> u64 {
-    (0..size.min(of - size)).fold(1_u64, |sets, step| {
-        sets.saturating_mul((of - step) as u64) / (step as u64 + 1)
-    })
+    (0..size.min(of - size))
+        .fold(1_u64, |sets, step| sets.saturating_mul((of - step) as u64) / (step as u64 + 1))
 }
 
 /// The smallest value that this share of the weight (1 in all) does not exceed.
@@ -234,7 +249,7 @@ mod tests {
 
     fn terrain(cities: &[City], share: f64) -> Terrain {
         let candidates: Vec<&Region> = geo::regions().iter().collect();
-        Terrain::new(cities, &candidates, &LatencyModel::default(), 5.0, share)
+        Terrain::new(cities, &candidates, &LatencyModel::default(), 5.0, (Metric::Delivery, share))
     }
 
     #[test]
@@ -242,16 +257,16 @@ mod tests {
         let world = population::world(20.0).unwrap();
         let terrain = terrain(&world, 0.95);
         let best = terrain.best_of_each_size(2, EXACT_SETS, || ());
-        let each: Vec<f64> = (0..19).map(|region| terrain.achieves(&[region])).collect();
+        let each: Vec<f64> = (0..19).map(|region| terrain.achieves(Metric::Delivery, &[region])).collect();
         assert_eq!(best[0].ms, each.iter().copied().fold(f64::INFINITY, f64::min));
         let mut pairs = f64::INFINITY;
         for a in 0..19 {
             for b in a + 1..19 {
-                pairs = pairs.min(terrain.achieves(&[a, b]));
+                pairs = pairs.min(terrain.achieves(Metric::Delivery, &[a, b]));
             }
         }
         assert_eq!((best[1].ms, best[1].exact), (pairs, true));
-        assert_eq!(best[1].ms, terrain.achieves(&best[1].set));
+        assert_eq!(best[1].ms, terrain.achieves(Metric::Delivery, &best[1].set));
     }
 
     #[test]

@@ -1,11 +1,30 @@
-//! What people are promised: a percentile and a time, such as `p95=150ms`.
+//! What people are promised: a percentile and a time, such as `p95=150ms`, of one of two waits.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// An objective for send to delivery.
+/// The wait that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// From one person's sending to the other's screen, over all pairs of people.
+    Delivery,
+    /// From a person's sending to the answer that the message is durable, over all people.
+    Acknowledgement,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Metric::Delivery => "send to delivery",
+            Metric::Acknowledgement => "send to acknowledgement",
+        })
+    }
+}
+
+/// An objective.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Slo {
     /// The percentile, more than 0 and less than 100.
@@ -63,7 +82,9 @@ mod tests {
             assert_eq!(text.parse(), Ok(Slo { percentile, ms }), "{text}");
         }
         assert_eq!(Slo { percentile: 95.0, ms: 150.0 }.to_string().parse::<Slo>().unwrap().ms, 150.0);
-        for bad in ["", "95=150ms", "p95", "p95=", "p0=1ms", "p100=1ms", "p95=-1ms", "p95=NaNms", "pNaN=1", "p95=1h"] {
+        for bad in
+            ["", "95=150ms", "p95", "p95=", "p0=1ms", "p100=1ms", "p95=-1ms", "p95=NaNms", "pNaN=1", "p95=1h"]
+        {
             assert_eq!(bad.parse::<Slo>(), Err(InvalidSlo), "{bad}");
         }
     }

@@ -202,7 +202,10 @@ mod tests {
         for (text, says) in [
             ("city,lat,lon\n", "line 1: the heading has no column weight"),
             ("city,lat,lon,weight\n\nBerlin,52.5,x,1\n", "line 3, column lon: \"x\""),
-            ("city,lat,lon,weight\nBerlin,99,1,1\n", "line 2, column lat: \"99\" is not a number from -90 to 90"),
+            (
+                "city,lat,lon,weight\nBerlin,99,1,1\n",
+                "line 2, column lat: \"99\" is not a number from -90 to 90",
+            ),
             ("city,lat,lon,weight\nBerlin,5,1\n", "line 2, column weight: there is nothing"),
             ("city,lat,lon,weight\nA,5,1,NaN\n", "line 2, column weight"),
             ("city,lat,lon,weight\nA,5,1,-1\n", "line 2, column weight"),

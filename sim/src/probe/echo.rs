@@ -141,7 +141,8 @@ impl Events {
     async fn until_marked(&mut self, mark: &str) -> anyhow::Result<()> {
         self.until(|event| {
             event.kind == "message.created"
-                && serde_json::from_str::<Value>(&event.data).is_ok_and(|message| message["client_id"] == mark)
+                && serde_json::from_str::<Value>(&event.data)
+                    .is_ok_and(|message| message["client_id"] == mark)
         })
         .await
     }

@@ -69,7 +69,10 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// What a step gives, within its time.
-pub(super) async fn within<T>(what: &str, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) async fn within<T>(
+    what: &str,
+    step: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     match tokio::time::timeout(STEP, step).await {
         Ok(result) => result.with_context(|| what.to_owned()),
         Err(_) => bail!("{what}: nothing within {} s", STEP.as_secs()),
@@ -80,7 +83,8 @@ impl Link {
     /// Connects.
     pub(super) async fn open(target: &Target, trust: &Trust) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let lookup = async { Ok(tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect()) };
+        let lookup =
+            async { Ok(tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect()) };
         let addresses: Vec<SocketAddr> =
             within(&format!("looking up {} failed", target.host), lookup).await?;
         let dns = begun.elapsed();

@@ -52,9 +52,9 @@ pub struct ProbeArgs {
 }
 
 fn parse_point(text: &str) -> Result<Point, String> {
-    let point = text.split_once(',').and_then(|(lat, lon)| {
-        Point::new(lat.trim().parse().ok()?, lon.trim().parse().ok()?)
-    });
+    let point = text
+        .split_once(',')
+        .and_then(|(lat, lon)| Point::new(lat.trim().parse().ok()?, lon.trim().parse().ok()?));
     point.ok_or_else(|| "give degrees of latitude and longitude, such as 52.5,13.4".to_owned())
 }
 
@@ -95,13 +95,9 @@ async fn probe(args: &ProbeArgs, trust: &Trust, progress: &MultiProgress) -> any
     if let Some(router) = &args.router {
         let fastest = report.fastest().map(|node| node.url.clone());
         report.router = Some(match choice(router, trust, args.at).await {
-            Ok((node, region, why)) => RouterReport {
-                url: router.to_string(),
-                node: Some(node),
-                region: Some(region),
-                why,
-                fastest,
-            },
+            Ok((node, region, why)) => {
+                RouterReport { url: router.to_string(), node: Some(node), region: Some(region), why, fastest }
+            }
             Err(error) => RouterReport {
                 url: router.to_string(),
                 node: None,

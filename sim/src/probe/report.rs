@@ -166,11 +166,25 @@ impl fmt::Display for ProbeReport {
                 ms(figures.echo.jitter_ms),
             ]),
         });
-        let heading =
-            ["node", "region", "DNS", "connect", "TLS", "first byte", "ack p50", "echo p50", "echo p99", "jitter"];
+        let heading = [
+            "node",
+            "region",
+            "DNS",
+            "connect",
+            "TLS",
+            "first byte",
+            "ack p50",
+            "echo p50",
+            "echo p99",
+            "jitter",
+        ];
         let rows: Vec<_> = rows.collect();
         if !rows.is_empty() {
-            writeln!(f, "{}\nMilliseconds. Echo: from posting a message to the own event.", table(&heading, 2, rows))?;
+            writeln!(
+                f,
+                "{}\nMilliseconds. Echo: from posting a message to the own event.",
+                table(&heading, 2, rows)
+            )?;
         }
         for node in &self.nodes {
             if let Outcome::Error(error) = &node.outcome {
@@ -184,7 +198,9 @@ impl fmt::Display for ProbeReport {
             }
             match (&router.fastest, &router.node) {
                 (Some(fastest), Some(node)) if fastest == node => writeln!(f, "It is the fastest of them.")?,
-                (Some(fastest), Some(_)) => writeln!(f, "The fastest echo of those asked here is that of {fastest}.")?,
+                (Some(fastest), Some(_)) => {
+                    writeln!(f, "The fastest echo of those asked here is that of {fastest}.")?
+                }
                 _ => {}
             }
         }

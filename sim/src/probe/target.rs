@@ -76,7 +76,15 @@ mod tests {
             let target: Target = text.parse().unwrap();
             assert_eq!((target.host.as_str(), target.port, target.to_string().as_str()), (host, port, shown));
         }
-        for bad in ["fra.chat.example", "ftp://a", "http://", "https://a/?x=1", "https://me:secret@a", "https://a/#x", ""] {
+        for bad in [
+            "fra.chat.example",
+            "ftp://a",
+            "http://",
+            "https://a/?x=1",
+            "https://me:secret@a",
+            "https://a/#x",
+            "",
+        ] {
             assert_eq!(bad.parse::<Target>(), Err(InvalidTarget), "{bad}");
         }
     }

@@ -55,9 +55,11 @@ fn figures(report: &ProbeReport, at: usize) -> &Figures {
 /// How many accounts still have a profile, and how many spaces are open, in the node's own tables.
 async fn left_behind(running: &Running) -> (i64, i64) {
     let count = |sql: &'static str| async move {
-        let read = running.node.app().store.read(move |db| {
-            Ok::<_, anyhow::Error>(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
-        });
+        let read = running
+            .node
+            .app()
+            .store
+            .read(move |db| Ok::<_, anyhow::Error>(db.query_row(sql, [], |row| row.get::<_, i64>(0))?));
         read.await.unwrap()
     };
     (
@@ -120,12 +122,13 @@ async fn with_tls(running: &Running) -> (Target, CertificateDer<'static>) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let certificate = certified.cert.der().clone();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key.into())
-        .unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key.into())
+            .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
