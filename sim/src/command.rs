@@ -153,6 +153,24 @@ mod tests {
     }
 
     #[test]
+    fn the_questions_of_latency_have_defaults() {
+        let command = |line: &str| Program::try_parse_from(line.split(' ')).unwrap().command;
+        let SimCommand::Latency(args) = command("sim latency") else { panic!("latency") };
+        assert_eq!((args.regions.join(","), args.rate, args.duration), ("fra,iad,syd".to_owned(), 30.0, 30));
+        assert_eq!(args.world.load().unwrap().0.len(), 81);
+        let SimCommand::Plan(args) = command("sim plan --slo p99=0.3s --candidates FRA,sin") else {
+            panic!("plan")
+        };
+        assert_eq!((args.slo.percentile, args.slo.ms), (99.0, 300.0));
+        assert_eq!(args.candidates, ["fra", "sin"]);
+        let SimCommand::Probe(args) = command("sim probe http://a:1 https://b --router http://c --at -1.5,2")
+        else {
+            panic!("probe")
+        };
+        assert_eq!((args.nodes.len(), args.at.map(|at| at.lat())), (2, Some(-1.5)));
+    }
+
+    #[test]
     fn bad_flags_are_refused_by_name() {
         for (line, name) in [
             ("sim replay --nodes http://a:1", "--irc"),
@@ -161,6 +179,20 @@ mod tests {
             ("sim replay --irc a --nodes http://a:1 --rate 0", "--rate"),
             ("sim replay --irc a --nodes http://a:1 --rate NaN", "--rate"),
             ("sim replay --irc a --nodes http://a:1 --lines 0", "--lines"),
+            ("sim latency --regions fra,atlantis", "--regions"),
+            ("sim latency --rate 0", "--rate"),
+            ("sim latency --duration 1", "--duration"),
+            ("sim latency --population mars", "--population"),
+            ("sim latency --population world --users a.csv", "--users"),
+            ("sim latency --last-mile -1", "--last-mile"),
+            ("sim plan --slo fast", "--slo"),
+            ("sim plan --max-regions 0", "--max-regions"),
+            ("sim plan --candidates atlantis", "--candidates"),
+            ("sim plan --metric speed", "--metric"),
+            ("sim probe", "URL"),
+            ("sim probe a:1", "URL"),
+            ("sim probe http://a --at 1,2", "--router"),
+            ("sim probe http://a --count 0", "--count"),
         ] {
             assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");
         }

@@ -56,8 +56,6 @@ pub(super) fn analyse(heard: &Heard, setting: &Setting<'_>) -> anyhow::Result<La
         cities.iter().zip(&homes).map(|(city, home)| setting.model.access_ms(city, home)).collect();
     let ways = Ways { model: setting.model, homes: &homes, access: &access };
     let (deliveries, acknowledgements) = samples(heard, setting, &ways)?;
-    ensure!(!deliveries.is_empty(), "nothing was sent after the first moments: let it last longer");
-
     let own_local = deliveries.iter().filter(|delivery| homes[delivery.from].code == homes[delivery.to].code);
     let own_local = distribution(own_local, |delivery| delivery.own_ms, |delivery| delivery.weight);
     let own_ack = distribution(&acknowledgements, |one| one.own_ms, |one| one.weight);
@@ -132,6 +130,13 @@ fn samples(
         || heard.messages.iter().enumerate().filter(|(_, spoken)| spoken.planned >= setting.warm_up);
     let mut sent = vec![0.0; setting.cities.len()];
     counting().for_each(|(_, spoken)| sent[spoken.from] += 1.0);
+    // Somebody who never spoke would be missing from the weights.
+    let silent = sent.iter().filter(|sent| **sent == 0.0).count();
+    ensure!(
+        silent == 0,
+        "{silent} of {} cities have sent nothing that counts: raise --rate or --duration",
+        sent.len()
+    );
     let (mut deliveries, mut acknowledgements) = (Vec::new(), Vec::new());
     for (number, spoken) in counting() {
         let from = spoken.from;

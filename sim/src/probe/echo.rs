@@ -42,7 +42,11 @@ pub(super) async fn echoes(
     let mut guest = Guest::arrive(target, trust).await?;
     let space = guest.make_space().await;
     let echoes = match &space {
-        Ok(space) => guest.talk(target, trust, space, count, bar).await,
+        Ok(space) => tokio::select! {
+            echoes = guest.talk(target, trust, space, count, bar) => echoes,
+            // Whoever breaks it off leaves nothing behind either.
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        },
         Err(error) => Err(anyhow::anyhow!("{error:#}")),
     };
     let left = guest.leave(space.as_deref().ok()).await;

@@ -114,7 +114,9 @@ async fn probe(args: &ProbeArgs, trust: &Trust, progress: &MultiProgress) -> any
 async fn ask(target: &Target, trust: &Trust, count: usize, bar: &ProgressBar) -> anyhow::Result<Figures> {
     let (mut steps, mut first_bytes) = (Vec::new(), Vec::new());
     let mut address = String::new();
-    let node = Link::open(target, trust).await?.call(Method::GET, "/v1/node", None, None).await?;
+    let mut first = Link::open(target, trust).await?;
+    steps.push(first.steps);
+    let node = first.call(Method::GET, "/v1/node", None, None).await?;
     let region = node["region"].as_str().context("/v1/node names no region: is this a node?")?.to_owned();
     for _ in 0..CONNECTIONS {
         let mut link = Link::open(target, trust).await?;

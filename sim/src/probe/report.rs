@@ -39,14 +39,14 @@ pub enum Outcome {
     Error(String),
 }
 
-/// The figures of a node; those of the connection are medians.
+/// The figures of a node; those of the connection are medians, but for the name, which the system remembers.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     /// The node's region, as it says.
     pub region: String,
     /// The address that was reached.
     pub address: String,
-    /// Looking up the name.
+    /// Looking up the name for the first time.
     pub dns_ms: f64,
     /// The TCP connection.
     pub connect_ms: f64,
@@ -120,7 +120,7 @@ impl Figures {
         Self {
             region,
             address,
-            dns_ms: median(steps.iter().map(|steps| steps.dns).collect()),
+            dns_ms: steps.first().map_or(0.0, |steps| milliseconds(steps.dns)),
             connect_ms: median(steps.iter().map(|steps| steps.connect).collect()),
             tls_ms: (!tls.is_empty()).then(|| median(tls)),
             first_byte_ms: median(first_bytes.to_vec()),
