@@ -184,7 +184,7 @@ mod tests {
             ("sim latency --duration 1", "--duration"),
             ("sim latency --population mars", "--population"),
             ("sim latency --population world --users a.csv", "--users"),
-            ("sim latency --last-mile -1", "--last-mile"),
+            ("sim latency --last-mile=-1", "--last-mile"),
             ("sim plan --slo fast", "--slo"),
             ("sim plan --max-regions 0", "--max-regions"),
             ("sim plan --candidates atlantis", "--candidates"),

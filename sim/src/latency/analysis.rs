@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use mychat_router::geo::{self, Region};
 
 use super::conversation::Heard;
-use super::report::{CURVE, Central, CityPair, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
+use super::report::{CURVE, CityPair, Computed, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
 use crate::model::{LatencyModel, floor_rtt_ms};
 use crate::population::City;
 use crate::weighted::{Distribution, Sample};
@@ -60,6 +60,8 @@ pub(super) fn analyse(heard: &Heard, setting: &Setting<'_>) -> anyhow::Result<La
     let own_local = distribution(own_local, |delivery| delivery.own_ms, |delivery| delivery.weight);
     let own_ack = distribution(&acknowledgements, |one| one.own_ms, |one| one.weight);
     let central = centrals(setting, own_local.quantile(0.5), own_ack.quantile(0.5));
+    let own = distribution(&deliveries, |one| one.own_ms, |one| one.weight);
+    let same = computed(setting.regions.join(", "), cities, &ways, own.quantile(0.5), own_ack.quantile(0.5));
     let delivery = timing(
         distribution(&deliveries, |one| one.ms, |one| one.weight),
         pairs(cities, |a, b| floor_rtt_ms(a.point, b.point) / 2.0),
@@ -87,7 +89,8 @@ pub(super) fn analyse(heard: &Heard, setting: &Setting<'_>) -> anyhow::Result<La
         messages: acknowledgements.len(),
         rate: setting.rate,
         people: people.collect(),
-        own_share: distribution(&deliveries, |one| one.own_ms, |one| one.weight).summary(),
+        own_share: own.summary(),
+        computed: same,
         own_share_of_acknowledgement: own_ack.summary(),
         by_region: by_region(&deliveries, &homes),
         acknowledgement_by_region: acknowledgement_by_region(&acknowledgements, &homes, cities),
@@ -190,28 +193,39 @@ fn timing(measured: Distribution, floor: Distribution) -> Timing {
 }
 
 /// What one server in each known region would give the same people: the model's ways, and what a node takes here.
-fn centrals(setting: &Setting<'_>, own_ms: f64, own_ack_ms: f64) -> Vec<Central> {
-    let mut all: Vec<Central> = geo::regions()
-        .iter()
-        .map(|region| {
-            let access = |city: &City| setting.model.access_ms(city, region);
-            let delivery = pairs(setting.cities, |a, b| (access(a) + access(b)) / 2.0 + own_ms);
-            let acknowledgement: Distribution = setting
-                .cities
-                .iter()
-                .map(|city| Sample { value: access(city) + own_ack_ms, weight: city.weight })
-                .collect();
-            Central {
-                region: region.code.to_owned(),
-                delivery: delivery.summary(),
-                acknowledgement: acknowledgement.summary(),
-                curve: delivery.curve(CURVE),
-                acknowledgement_curve: acknowledgement.curve(CURVE),
-            }
-        })
-        .collect();
+fn centrals(setting: &Setting<'_>, own_ms: f64, own_ack_ms: f64) -> Vec<Computed> {
+    let one = |region: &&Region| {
+        let access: Vec<f64> =
+            setting.cities.iter().map(|city| setting.model.access_ms(city, region)).collect();
+        let homes = vec![*region; access.len()];
+        let ways = Ways { model: setting.model, homes: &homes, access: &access };
+        computed(region.code.to_owned(), setting.cities, &ways, own_ms, own_ack_ms)
+    };
+    let mut all: Vec<Computed> = geo::regions().iter().collect::<Vec<_>>().iter().map(one).collect();
     all.sort_by(|a, b| a.delivery.p95.total_cmp(&b.delivery.p95));
     all
+}
+
+/// What the ways and a fixed time for the nodes come to.
+fn computed(name: String, cities: &[City], ways: &Ways<'_>, own_ms: f64, own_ack_ms: f64) -> Computed {
+    let everybody = || cities.iter().enumerate();
+    let deliveries = everybody().flat_map(|(from, a)| {
+        everybody().map(move |(to, b)| Sample {
+            value: ways.to_doors(from, to) + ways.between_nodes(from, to) + own_ms,
+            weight: a.weight * b.weight,
+        })
+    });
+    let delivery: Distribution = deliveries.collect();
+    let acknowledgement: Distribution = everybody()
+        .map(|(at, city)| Sample { value: ways.access[at] + own_ack_ms, weight: city.weight })
+        .collect();
+    Computed {
+        region: name,
+        delivery: delivery.summary(),
+        acknowledgement: acknowledgement.summary(),
+        curve: delivery.curve(CURVE),
+        acknowledgement_curve: acknowledgement.curve(CURVE),
+    }
 }
 
 fn by_region(deliveries: &[Delivery], homes: &[&Region]) -> Vec<RegionPair> {

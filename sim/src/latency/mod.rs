@@ -27,7 +27,7 @@ mod page;
 mod person;
 pub(crate) mod report;
 
-pub use report::{Central, CityPair, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
+pub use report::{CityPair, Computed, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
 
 use crate::model::{Backbone, LatencyModel};
 use crate::population::{self, City, LAST_MILE_MS};

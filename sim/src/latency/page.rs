@@ -1,7 +1,7 @@
 //! The report as a page.
 
 use super::report::cells;
-use super::{Central, CityPair, LatencyReport, Timing};
+use super::{CityPair, Computed, LatencyReport, Timing};
 use crate::page::map::map;
 use crate::page::plot::{Axis, cdf, plot};
 use crate::page::{COLOURS, FLOOR, Page, table};
@@ -37,7 +37,11 @@ pub(super) fn page(report: &LatencyReport) -> String {
         &acknowledgement_curves(report),
     );
     let heading = ["milliseconds", "delivery p50", "p95", "p99", "acknowledgement p50", "p95", "p99"];
-    page.section("Compared", "", &table(&heading, 1, &report.comparison()));
+    page.section(
+        "Compared",
+        &report.warning().unwrap_or_default(),
+        &table(&heading, 1, &report.comparison()),
+    );
     regions(&mut page, report);
     city_pairs(&mut page, report);
     method(&mut page, report);
@@ -68,7 +72,7 @@ fn curves(
     report: &LatencyReport,
     timing: &Timing,
     floor: &str,
-    of: impl Fn(&Central) -> &Vec<f64>,
+    of: impl Fn(&Computed) -> &Vec<f64>,
 ) -> String {
     let mut series =
         vec![cdf(&format!("nodes in {}", report.regions.join(", ")), COLOURS[0], false, &timing.curve)];

@@ -40,8 +40,11 @@ pub struct LatencyReport {
     pub acknowledgement_by_region: Vec<RegionTiming>,
     /// By city.
     pub by_city_pair: Vec<CityPair>,
+    /// What the run should come to by the model, with the median of what the nodes took: where the measured figures are
+    /// much higher, this machine was too busy.
+    pub computed: Computed,
     /// What one server would give the same people, best first; computed from the same model and the own share.
-    pub central: Vec<Central>,
+    pub central: Vec<Computed>,
     /// How late messages left by the schedule at p99: the load of this machine.
     pub late_p99: f64,
 }
@@ -119,10 +122,10 @@ pub struct CityPair {
     pub floor_ms: f64,
 }
 
-/// What a single server would give.
+/// What the ways and the nodes' time in the median come to, without the noise of a machine.
 #[derive(Debug, Clone, Serialize)]
-pub struct Central {
-    /// Where it stands.
+pub struct Computed {
+    /// Where the server stands, or the nodes.
     pub region: String,
     /// Deliveries.
     pub delivery: Summary,
@@ -136,17 +139,34 @@ pub struct Central {
 
 impl LatencyReport {
     /// The single server in this region.
-    pub fn central_in(&self, region: &str) -> Option<&Central> {
+    pub fn central_in(&self, region: &str) -> Option<&Computed> {
         self.central.iter().find(|central| central.region == region)
     }
 
     /// The single servers to compare with: those where the nodes are, and the best of all.
-    pub fn candidates(&self) -> Vec<&Central> {
+    pub fn candidates(&self) -> Vec<&Computed> {
         let best = self.central.first().map(|best| best.region.as_str());
-        let wanted = |central: &&Central| {
+        let wanted = |central: &&Computed| {
             self.regions.contains(&central.region) || Some(central.region.as_str()) == best
         };
         self.central.iter().filter(wanted).collect()
+    }
+}
+
+/// The noise of a machine at p95, from which on its figures need a warning, in milliseconds.
+const NOISE: f64 = 20.0;
+
+impl LatencyReport {
+    /// A warning when this machine was too busy for what it had to do.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let noise = (self.own_share.p95 - self.own_share.p50).max(self.late_p99);
+        (noise > NOISE).then(|| {
+            format!(
+                "This machine was busy, which the measured figures contain: at p95 {:.0} ms of a delivery are not the \
+                 way, in the median {:.0} ms. Look at the computed ones, lower the rate or use a quieter machine.",
+                self.own_share.p95, self.own_share.p50
+            )
+        })
     }
 }
 
@@ -182,6 +202,9 @@ impl LatencyReport {
             &delivery.measured,
             &acknowledgement.measured,
         )];
+        let computed = &self.computed;
+        let name = format!("nodes in {} (computed)", computed.region);
+        rows.push(row(name, &computed.delivery, &computed.acknowledgement));
         rows.extend(self.candidates().into_iter().map(|central| {
             let name = format!("one server in {} (computed)", central.region);
             row(name, &central.delivery, &central.acknowledgement)
@@ -196,6 +219,9 @@ impl fmt::Display for LatencyReport {
         writeln!(f, "{}\n", self.answer)?;
         let heading = ["ms", "delivery p50", "p95", "p99", "acknowledgement p50", "p95", "p99"];
         writeln!(f, "{}\n", table(&heading, 1, self.comparison()))?;
+        if let Some(warning) = self.warning() {
+            writeln!(f, "{warning}\n")?;
+        }
         let rows = self.by_region.iter().map(|pair| {
             let mut row = vec![pair.from.clone(), pair.to.clone()];
             row.extend(cells(&pair.delivery));

@@ -57,6 +57,7 @@ async fn one_server_is_what_was_computed_for_one() {
     let experiment = experiment(&["iad"], USERS);
     let report = measured(&experiment).await;
     let computed = report.central_in("iad").unwrap();
+    assert!((computed.delivery.p95 - report.computed.delivery.p95).abs() < 1e-6);
     // Both have the same ways, so they differ by no more than what the nodes took here.
     let (computed, measured, own) =
         (computed.delivery.p50, report.delivery.measured.p50, report.own_share.p99);
