@@ -31,9 +31,10 @@ struct Program {
     #[arg(long, global = true, env = "MYCHAT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// What is logged to stderr: a level, or directives such as info,mychat_node=debug.
-    #[arg(long, global = true, env = "MYCHAT_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// What is logged to stderr: a level, or directives such as info,mychat_node=debug [default: info; error for sim,
+    /// where nodes come and go on purpose].
+    #[arg(long, global = true, env = "MYCHAT_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// How it is logged.
     #[arg(long, global = true, env = "MYCHAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
@@ -65,7 +66,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let program = Program::parse();
-    if let Err(error) = logging::start(&program.log, program.log_format) {
+    let usual = if matches!(program.command, Command::Sim(_)) { "error" } else { "info" };
+    let log = program.log.as_deref().unwrap_or(usual);
+    if let Err(error) = logging::start(log, program.log_format) {
         eprintln!("mychat: {}", in_one_line(&error));
         return ExitCode::FAILURE;
     }

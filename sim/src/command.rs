@@ -6,6 +6,10 @@ use indicatif::MultiProgress;
 
 use crate::bench::{self, BenchCommand};
 use crate::chaos::{self, ChaosArgs};
+use crate::latency::{self, LatencyArgs};
+use crate::model::calibrate::{self, CalibrateArgs};
+use crate::plan::{self, PlanArgs};
+use crate::probe::{self, ProbeArgs};
 use crate::replay::{self, ReplayArgs};
 
 /// What to simulate or measure.
@@ -38,6 +42,57 @@ pub enum SimCommand {
     ///   mychat sim chaos loss one-way --delay 40 --loss 10 --seed 7 --keep
     #[command(verbatim_doc_comment)]
     Chaos(ChaosArgs),
+    /// Measure how long messages take between people around the world, with real nodes in these regions
+    ///
+    /// Nodes, router, QUIC and databases are the real ones, in this process; the distances between them and to the
+    /// people are emulated. Everybody goes where the router sends them. The report shows send to delivery and send to
+    /// acknowledgement by city and region beside the floor of light in fibre, and what one central server would have
+    /// given the same people.
+    ///
+    /// Examples:
+    ///   mychat sim latency
+    ///   mychat sim latency --regions fra,iad,sin --html latency.html --json latency.json
+    ///   mychat sim latency --regions iad --users people.csv --rate 50 --duration 60
+    ///
+    /// A file of people (weights in any unit, last_mile_ms may be left out):
+    ///   city,lat,lon,weight,last_mile_ms
+    ///   Berlin,52.5,13.4,120,15
+    ///   Denver,39.7,-105.0,45,30
+    #[command(verbatim_doc_comment)]
+    Latency(LatencyArgs),
+    /// Find the smallest set of regions that keeps a promise of latency
+    ///
+    /// The promise is a percentile of send to delivery over all pairs of people, by how many people they stand for. The
+    /// report has the best set of 1, 2, 3, … regions, and checks the answer over real nodes. The exit status is not zero
+    /// when the promise can't be kept.
+    ///
+    /// Examples:
+    ///   mychat sim plan --slo p95=250ms
+    ///   mychat sim plan --users people.csv --slo p95=150ms --max-regions 5 --html plan.html
+    ///   mychat sim plan --candidates fra,iad,sin,gru --slo p99=0.3s --no-check --json plan.json
+    #[command(verbatim_doc_comment)]
+    Plan(PlanArgs),
+    /// Time what a person has here and now: the way to real nodes, and a message until its own event
+    ///
+    /// DNS, connection, TLS and the first byte of an answer; then a throw-away account posts messages and waits for
+    /// them on its event stream, and is removed again. With a router it shows which node that would choose.
+    ///
+    /// Examples:
+    ///   mychat sim probe https://fra.chat.example https://iad.chat.example --router https://chat.example
+    ///   mychat sim probe http://127.0.0.1:8081 --count 200 --json
+    #[command(verbatim_doc_comment)]
+    Probe(ProbeArgs),
+    /// Fit the latency model to measured round trips, and show what it gets wrong
+    ///
+    /// Latency and plan take the ways between cities from a model: distance, the speed of light in fibre, and how much
+    /// longer cables are. Its constants are fitted on two thirds of the round trips that providers publish for their
+    /// regions; the error on the other third is what to expect of it.
+    ///
+    /// Examples:
+    ///   mychat sim calibrate
+    ///   mychat sim calibrate --rtt measured.csv --json
+    #[command(verbatim_doc_comment)]
+    Calibrate(CalibrateArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
@@ -46,6 +101,10 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Replay(args) => replay(args).await,
         SimCommand::Bench(command) => bench::run(command, &MultiProgress::new()).await,
         SimCommand::Chaos(args) => chaos::run(args).await,
+        SimCommand::Latency(args) => latency::run(args).await,
+        SimCommand::Plan(args) => plan::run(args).await,
+        SimCommand::Probe(args) => probe::run(args).await,
+        SimCommand::Calibrate(args) => calibrate::run(&args),
     }
 }
 
@@ -94,6 +153,24 @@ mod tests {
     }
 
     #[test]
+    fn the_questions_of_latency_have_defaults() {
+        let command = |line: &str| Program::try_parse_from(line.split(' ')).unwrap().command;
+        let SimCommand::Latency(args) = command("sim latency") else { panic!("latency") };
+        assert_eq!((args.regions.join(","), args.rate, args.duration), ("fra,iad,syd".to_owned(), 30.0, 30));
+        assert_eq!(args.world.load().unwrap().0.len(), 81);
+        let SimCommand::Plan(args) = command("sim plan --slo p99=0.3s --candidates FRA,sin") else {
+            panic!("plan")
+        };
+        assert_eq!((args.slo.percentile, args.slo.ms), (99.0, 300.0));
+        assert_eq!(args.candidates, ["fra", "sin"]);
+        let SimCommand::Probe(args) = command("sim probe http://a:1 https://b --router http://c --at -1.5,2")
+        else {
+            panic!("probe")
+        };
+        assert_eq!((args.nodes.len(), args.at.map(|at| at.lat())), (2, Some(-1.5)));
+    }
+
+    #[test]
     fn bad_flags_are_refused_by_name() {
         for (line, name) in [
             ("sim replay --nodes http://a:1", "--irc"),
@@ -102,6 +179,20 @@ mod tests {
             ("sim replay --irc a --nodes http://a:1 --rate 0", "--rate"),
             ("sim replay --irc a --nodes http://a:1 --rate NaN", "--rate"),
             ("sim replay --irc a --nodes http://a:1 --lines 0", "--lines"),
+            ("sim latency --regions fra,atlantis", "--regions"),
+            ("sim latency --rate 0", "--rate"),
+            ("sim latency --duration 1", "--duration"),
+            ("sim latency --population mars", "--population"),
+            ("sim latency --population world --users a.csv", "--users"),
+            ("sim latency --last-mile=-1", "--last-mile"),
+            ("sim plan --slo fast", "--slo"),
+            ("sim plan --max-regions 0", "--max-regions"),
+            ("sim plan --candidates atlantis", "--candidates"),
+            ("sim plan --metric speed", "--metric"),
+            ("sim probe", "URL"),
+            ("sim probe a:1", "URL"),
+            ("sim probe http://a --at 1,2", "--router"),
+            ("sim probe http://a --count 0", "--count"),
         ] {
             assert!(parse(line).unwrap_err().to_string().contains(name), "{line}");
         }

@@ -15,8 +15,15 @@ pub mod bench;
 pub mod chaos;
 pub mod command;
 pub mod irc;
+pub mod latency;
+pub mod model;
+pub mod page;
+pub mod plan;
+pub mod population;
+pub mod probe;
 pub mod replay;
 pub mod sse;
 pub mod wan;
+pub mod weighted;
 
 pub use command::{SimCommand, run};
