@@ -15,10 +15,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{
-    app::{App, Heads},
-    events::EPHEMERAL_KIND,
-};
+use crate::app::{App, Heads};
 
 /// How often the figures that a node publishes are looked at; readiness is published at once.
 const PUBLISHING: Duration = Duration::from_millis(500);
@@ -123,9 +120,7 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
 /// Hands what other nodes pass on to the streams here.
 async fn pass_on(app: App, mut messages: mpsc::Receiver<Message>) {
     while let Some(message) = messages.recv().await {
-        if message.kind == EPHEMERAL_KIND {
-            app.events.receive(&message.payload);
-        }
+        app.presence.receive(message.from, message.kind, &message.payload);
     }
 }
 

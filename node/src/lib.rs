@@ -32,6 +32,7 @@ pub mod messages;
 pub mod next;
 pub mod notifications;
 pub mod packed;
+pub mod presence;
 pub mod server;
 pub mod spaces;
 pub mod timestamp;
