@@ -50,12 +50,13 @@ impl Key {
 
     /// SplitMix64's finaliser over both halves: the same on every node and in every release.
     const fn hash(self) -> u64 {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         const fn mix(mut x: u64) -> u64 {
             x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             x ^ (x >> 31)
         }
-        mix(mix(self.0 as u64).wrapping_add((self.0 >> 64) as u64))
+        mix(mix((self.0 as u64).wrapping_add(GOLDEN)).wrapping_add((self.0 >> 64) as u64))
     }
 }
 

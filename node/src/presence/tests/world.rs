@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::{
     core::{Core, Now},
-    wire::{self, Message},
+    wire::{self, Body, Message, Table},
 };
 use crate::ids::{AccountId, SpaceId};
 
@@ -60,6 +60,8 @@ pub struct World {
     pub lost: u32,
     pub doubled: u32,
     pub sent: BTreeMap<(usize, usize), u64>,
+    /// How many ids of people they named.
+    pub named: BTreeMap<(usize, usize), usize>,
 }
 
 impl World {
@@ -81,6 +83,7 @@ impl World {
             lost: 0,
             doubled: 0,
             sent: BTreeMap::new(),
+            named: BTreeMap::new(),
         }
     }
 
@@ -164,6 +167,11 @@ impl World {
             for send in node.core.take() {
                 let to = send.to.0[0] as usize;
                 *self.sent.entry((at, to)).or_default() += 1;
+                *self.named.entry((at, to)).or_default() += match &send.message.body {
+                    Body::Change { table: Table::Online, added, removed } => added.len() + removed.len(),
+                    Body::Slice { table: Table::Online, slice } => slice.keys.len(),
+                    _ => 0,
+                };
                 let copies = match self.random.random_range(0..100) {
                     n if n < self.lost => 0,
                     n if n < self.lost + self.doubled => 2,
