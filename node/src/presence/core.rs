@@ -158,7 +158,8 @@ impl Core {
             Body::Beat { watched, everything, online } => {
                 let flipped = peer.everything != everything;
                 peer.everything = everything;
-                let tables = [(Table::Watched, watched, &peer.watched), (Table::Online, online, &peer.online)];
+                let tables =
+                    [(Table::Watched, watched, &peer.watched), (Table::Online, online, &peer.online)];
                 let asks: Vec<Body> = tables
                     .into_iter()
                     .filter(|(table, ..)| !(everything && *table == Table::Watched))

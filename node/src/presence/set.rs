@@ -158,8 +158,7 @@ impl KeySet {
         let mut slices = Vec::new();
         let mut at = Key::MIN;
         while slices.len() < most {
-            let Some(bucket) =
-                (at.bucket()..BUCKETS).find(|bucket| self.digests[*bucket] != theirs[*bucket])
+            let Some(bucket) = (at.bucket()..BUCKETS).find(|bucket| self.digests[*bucket] != theirs[*bucket])
             else {
                 break;
             };

@@ -38,7 +38,8 @@ impl Gate {
             }
         }
         let typists = self.spaces.get(&space).copied().unwrap_or_default();
-        if self.order.len() >= MAX_PAIRS || typists >= TYPISTS || self.passed.contains_key(&(space, account)) {
+        if self.order.len() >= MAX_PAIRS || typists >= TYPISTS || self.passed.contains_key(&(space, account))
+        {
             return false;
         }
         self.passed.insert((space, account), now);
@@ -84,7 +85,8 @@ mod tests {
     #[test]
     fn i7_bounded_and_nothing_is_left_behind() {
         let mut gate = Gate::default();
-        let passed = (0..2 * MAX_PAIRS as u128).filter(|n| gate.pass(space(*n), account(1), Now::ZERO)).count();
+        let passed =
+            (0..2 * MAX_PAIRS as u128).filter(|n| gate.pass(space(*n), account(1), Now::ZERO)).count();
         assert_eq!(passed, MAX_PAIRS);
         assert!(gate.pass(space(0), account(2), GAP));
         assert_eq!((gate.passed.len(), gate.spaces.len(), gate.order.len()), (1, 1, 1));

@@ -114,10 +114,8 @@ mod tests {
 
     #[test]
     fn typing_is_read_as_releases_before_presence_wrote_it() {
-        let typing = Typing {
-            space: SpaceId(uuid::Uuid::from_u128(1)),
-            account: AccountId(uuid::Uuid::from_u128(2)),
-        };
+        let typing =
+            Typing { space: SpaceId(uuid::Uuid::from_u128(1)), account: AccountId(uuid::Uuid::from_u128(2)) };
         let mut payload = vec![1];
         for id in [1u128, 2] {
             payload.push(16);

@@ -67,8 +67,7 @@ async fn online(node: &TestNode, person: &Person) -> Vec<Value> {
 #[tokio::test]
 async fn who_shares_a_space_hears_who_comes_and_goes() {
     let node = TestNode::start();
-    let (ada, bob, eve) =
-        (node.sign_up("Ada").await, node.sign_up("Bob").await, node.sign_up("Eve").await);
+    let (ada, bob, eve) = (node.sign_up("Ada").await, node.sign_up("Bob").await, node.sign_up("Eve").await);
     let space = room(&node, &ada, &[&bob]).await;
     let mut eves = Reader::open(&node, &eve).await;
     let mut bobs = Reader::open(&node, &bob).await;
@@ -82,7 +81,8 @@ async fn who_shares_a_space_hears_who_comes_and_goes() {
     drop(adas);
     assert_eq!(bobs.until("presence").await, json!({ "account": ada.id, "online": false }));
     let members = node.get(&format!("/v1/spaces/{space}/members"), &bob.token).await.expect(200);
-    let adas = members["items"].as_array().expect("items").iter().find(|member| member["account"] == json!(ada.id));
+    let adas =
+        members["items"].as_array().expect("items").iter().find(|member| member["account"] == json!(ada.id));
     assert_eq!(adas.expect("a member")["online"], false);
     // The first that she hears is about a space of hers.
     room(&node, &eve, &[&ada]).await;

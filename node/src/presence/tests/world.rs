@@ -143,7 +143,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let (due, later) = std::mem::take(&mut self.flying).into_iter().partition(|flying| flying.at <= self.now);
+        let (due, later) =
+            std::mem::take(&mut self.flying).into_iter().partition(|flying| flying.at <= self.now);
         self.flying = later;
         // In any order.
         let mut due: Vec<Flying> = due;
