@@ -74,7 +74,7 @@ async fn who_shares_a_space_hears_who_comes_and_goes() {
     let adas = Reader::open(&node, &ada).await;
     assert_eq!(bobs.until("presence").await, json!({ "account": ada.id, "online": true }));
     assert_eq!(online(&node, &bob).await, [json!(ada.id)]);
-    assert_eq!(online(&node, &eve).await, [json!(0); 0], "nobody whom she shares a space with");
+    assert!(online(&node, &eve).await.is_empty(), "nobody whom she shares a space with");
     let members = node.get(&format!("/v1/spaces/{space}/members"), &bob.token).await.expect(200);
     assert!(members["items"].as_array().expect("items").iter().all(|member| member["online"] == true));
 
