@@ -159,7 +159,7 @@ mod tests {
     fn bad_flags_are_refused_by_name() {
         for (line, name) in [
             ("x", "--nodes"),
-            ("x --nodes http://a:1 --rate -1", "--rate"),
+            ("x --nodes http://a:1 --rate=-1", "--rate"),
             ("x --nodes http://a:1 --stalled 101", "--stalled"),
             ("x --nodes http://a:1 --duration soon", "--duration"),
             ("x --peer nchan", "--peer-url"),

@@ -121,7 +121,7 @@ mod tests {
         assert!(stream.starts_with("GET /v1/events?spaces=s HTTP/1.1\r\nhost: 127.0.0.1:80\r\n"));
         assert!(stream.contains("Bearer zero\r\n") && stream.ends_with("last-event-id: c\r\n\r\n"));
         let post = text(mychat.post(0, 0, "id", "words"));
-        assert!(post.contains("Bearer one\r\n") && post.contains("content-length: 34\r\n"), "{post}");
+        assert!(post.contains("Bearer one\r\n") && post.contains("content-length: 33\r\n"), "{post}");
         let nchan = target(Kind::Nchan { publish: "/pub/{}".to_owned(), subscribe: "/sub/{}".to_owned() });
         assert!(text(nchan.subscribe(0, 0, 0, None)).starts_with("GET /sub/s HTTP/1.1\r\n"));
         assert!(text(nchan.post(0, 0, "id", "words")).starts_with("POST /pub/s HTTP/1.1\r\n"));
