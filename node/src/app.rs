@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     accounts::{password::Passwords, throttle::Throttle},
+    capacity::Capacity,
     config::NodeConfig,
     events::Hub,
     http::{Problem, origins::Origins},
@@ -179,6 +180,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// What clients hear of.
     pub events: Hub,
+    /// How many streams the node can carry.
+    pub capacity: Capacity,
     /// Who is online and who types.
     pub presence: Presence,
     /// Counts failed sign-ins.
@@ -192,8 +195,10 @@ impl App {
     pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
         let condition = Arc::new(Condition::of(&store));
         let events = Hub::start(store.clone(), Arc::clone(&condition));
+        let capacity = Capacity::start(&config.limits, Arc::clone(&condition), events.clone());
         Self(Arc::new(Parts {
-            presence: Presence::start(store.clone(), events.clone(), mesh.clone()),
+            presence: Presence::start(store.clone(), events.clone(), mesh.clone(), capacity.clone()),
+            capacity,
             events,
             store,
             keys: Keys::new(&config.cluster_key),

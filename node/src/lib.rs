@@ -19,6 +19,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod app;
+pub mod capacity;
 pub mod claims;
 pub mod cluster;
 pub mod config;

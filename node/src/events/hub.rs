@@ -129,6 +129,12 @@ impl Hub {
         lock(&self.inner.state).tell_ephemeral(spaces, about, &item, most)
     }
 
+    /// How many events have been given to streams so far.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        lock(&self.inner.state).deliveries()
+    }
+
     /// Whose streams come and go.
     #[must_use]
     pub fn comings(&self) -> Arc<Comings> {

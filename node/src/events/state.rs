@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mychat_replication::log::VersionVector;
@@ -47,6 +50,7 @@ pub struct State {
     by_account: HashMap<AccountId, HashSet<u64>>,
     audience: Arc<Audience>,
     comings: Arc<Comings>,
+    deliveries: AtomicU64,
     next: u64,
 }
 
@@ -69,6 +73,11 @@ impl State {
     /// Those who have streams open.
     pub fn audience(&self) -> Arc<Audience> {
         Arc::clone(&self.audience)
+    }
+
+    /// How many events have been given to streams so far.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries.load(Ordering::Relaxed)
     }
 
     /// Whose streams come and go.
@@ -199,6 +208,7 @@ impl State {
             delivered += 1;
         }
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
+        self.deliveries.fetch_add(delivered, Ordering::Relaxed);
     }
 
     /// The streams that an event may be for, each once.

@@ -22,6 +22,7 @@ use super::{
     wire::{self, Message, PRESENCE_KIND, TYPING_KIND, Typing},
 };
 use crate::{
+    capacity::Capacity,
     events::Hub,
     ids::{AccountId, SpaceId},
     spaces,
@@ -58,12 +59,13 @@ struct Shared {
     hub: Hub,
     store: Store,
     mesh: Option<Mesh>,
+    capacity: Capacity,
 }
 
 impl Presence {
     /// Starts it for the streams of a hub. Without a mesh it is about this node alone.
     #[must_use]
-    pub fn start(store: Store, hub: Hub, mesh: Option<Mesh>) -> Self {
+    pub fn start(store: Store, hub: Hub, mesh: Option<Mesh>, capacity: Capacity) -> Self {
         let (incoming, datagrams) = mpsc::channel(DATAGRAMS);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(store.generation())),
@@ -72,6 +74,7 @@ impl Presence {
             hub,
             store,
             mesh,
+            capacity,
         });
         let stop = CancellationToken::new();
         tokio::spawn({
@@ -185,7 +188,8 @@ impl Shared {
                     send(mesh, message.to, PRESENCE_KIND, wire::encode(&message.message).into());
                 }
             }
-            if self.tell_news().await >= DELIVERIES {
+            // Under pressure the news wait, and come together later; messages don't wait for them.
+            if self.capacity.is_pressed() || self.tell_news().await >= DELIVERIES {
                 metrics::counter!("mychat_presence_put_off_total").increment(1);
                 tokio::time::sleep_until(next_tick).await;
             }
@@ -231,6 +235,10 @@ impl Shared {
 
     /// Tells the streams here that somebody types; `false` if they have just heard of it.
     fn tell_typing(&self, space: SpaceId, account: AccountId) -> bool {
+        if self.capacity.is_pressed() {
+            dropped("pressure");
+            return false;
+        }
         let now = self.now();
         if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).pass(space, account, now) {
             dropped("typing");
