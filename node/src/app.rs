@@ -20,10 +20,12 @@ use tokio::sync::watch;
 
 use crate::{
     accounts::{password::Passwords, throttle::Throttle},
+    capacity::Capacity,
     config::NodeConfig,
     events::Hub,
     http::{Problem, origins::Origins},
     keys::Keys,
+    presence::Presence,
 };
 
 /// How long a call waits for rows that another node has written and this one lacks so far.
@@ -178,6 +180,10 @@ pub struct Parts {
     pub passwords: Passwords,
     /// What clients hear of.
     pub events: Hub,
+    /// How many streams the node can carry.
+    pub capacity: Capacity,
+    /// Who is online and who types.
+    pub presence: Presence,
     /// Counts failed sign-ins.
     pub throttle: Arc<Throttle>,
     heads: OnceLock<Arc<dyn Heads>>,
@@ -188,8 +194,12 @@ impl App {
     #[must_use]
     pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
         let condition = Arc::new(Condition::of(&store));
+        let events = Hub::start(store.clone(), Arc::clone(&condition));
+        let capacity = Capacity::start(&config.limits, Arc::clone(&condition), events.clone());
         Self(Arc::new(Parts {
-            events: Hub::start(store.clone(), Arc::clone(&condition), mesh.clone()),
+            presence: Presence::start(store.clone(), events.clone(), mesh.clone(), capacity.clone()),
+            capacity,
+            events,
             store,
             keys: Keys::new(&config.cluster_key),
             passwords: Passwords::new(config.password_cost),

@@ -15,10 +15,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{
-    app::{App, Heads},
-    events::EPHEMERAL_KIND,
-};
+use crate::app::{App, Heads};
 
 /// How often the figures that a node publishes are looked at; readiness is published at once.
 const PUBLISHING: Duration = Duration::from_millis(500);
@@ -91,7 +88,6 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
     let directory = mesh.directory();
     directory.publish("url", &app.config.public_url);
     directory.publish("version", env!("CARGO_PKG_VERSION"));
-    directory.publish("streams_capacity", &app.config.limits.streams.to_string());
     let mut ticks = tokio::time::interval(PUBLISHING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut health = app.store.health();
@@ -106,8 +102,9 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
         directory.publish("ready", if app.condition.is_ready() { "true" } else { "false" });
         directory.publish("draining", if app.condition.is_draining() { "true" } else { "false" });
         directory.publish("streams_open", &open.to_string());
-        let load = open as f64 / app.config.limits.streams.max(1) as f64;
-        directory.publish("load", &format!("{load:.3}"));
+        let figures = app.capacity.figures();
+        directory.publish("streams_capacity", &rounded(figures.capacity).to_string());
+        directory.publish("load", &format!("{:.2}", figures.load));
         tokio::select! {
             _ = ticks.tick() => {}
             changed = health.changed() => if changed.is_err() {
@@ -120,12 +117,16 @@ async fn publish(app: App, mesh: Mesh, mut status: watch::Receiver<Status>) {
     }
 }
 
+/// Two digits of a number: the third changes all the time, and what changes is sent to everybody.
+fn rounded(number: usize) -> usize {
+    let step = 10usize.pow(number.checked_ilog10().unwrap_or_default().saturating_sub(1));
+    number / step * step
+}
+
 /// Hands what other nodes pass on to the streams here.
 async fn pass_on(app: App, mut messages: mpsc::Receiver<Message>) {
     while let Some(message) = messages.recv().await {
-        if message.kind == EPHEMERAL_KIND {
-            app.events.receive(&message.payload);
-        }
+        app.presence.receive(message.from, message.kind, &message.payload);
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod app;
+pub mod capacity;
 pub mod claims;
 pub mod cluster;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod messages;
 pub mod next;
 pub mod notifications;
 pub mod packed;
+pub mod presence;
 pub mod server;
 pub mod spaces;
 pub mod timestamp;

@@ -11,6 +11,7 @@ use crate::model::calibrate::{self, CalibrateArgs};
 use crate::plan::{self, PlanArgs};
 use crate::probe::{self, ProbeArgs};
 use crate::replay::{self, ReplayArgs};
+use crate::streams::{self, StreamsArgs};
 
 /// What to simulate or measure.
 #[derive(Debug, Clone, Subcommand)]
@@ -93,6 +94,20 @@ pub enum SimCommand {
     ///   mychat sim calibrate --rtt measured.csv --json
     #[command(verbatim_doc_comment)]
     Calibrate(CalibrateArgs),
+    /// Hold very many event streams open at running nodes, post messages, and check what every one of them gets
+    ///
+    /// Accounts and spaces are made at the first node, streams opened at all of them, and messages posted at a steady
+    /// rate. Each client must get each message of its space once; one whose stream is lost goes on at the next node from
+    /// its cursor. The report has deliveries a second, how long messages took, how long connecting and resuming took,
+    /// and what the servers used for it. The exit status is not zero when a client missed a message or got one twice.
+    ///
+    /// Examples:
+    ///   mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --rate 10 --pid $(pgrep -f 'mychat node')
+    ///   mychat sim streams --nodes http://127.0.0.1:8081 http://127.0.0.1:8082 --clients 10000 --spaces 1000 --rate 1000
+    ///   mychat sim streams --nodes http://127.0.0.1:8081 --clients 5000 --stalled 1 --churn 20 --duration 1h
+    ///   mychat sim streams --peer nchan --peer-url http://127.0.0.1:8090/pub/{} http://127.0.0.1:8090/sub/{} --clients 10000
+    #[command(verbatim_doc_comment)]
+    Streams(StreamsArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
@@ -105,6 +120,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Plan(args) => plan::run(args).await,
         SimCommand::Probe(args) => probe::run(args).await,
         SimCommand::Calibrate(args) => calibrate::run(&args),
+        SimCommand::Streams(args) => streams::run(args, &MultiProgress::new()).await,
     }
 }
 

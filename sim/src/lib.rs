@@ -4,6 +4,7 @@
 //! - [`replay`] plays IRC logs ([`irc`]) through the public API of running nodes, reads the events ([`sse`]) at each
 //!   of them, and reports how long messages took and whether anything was lost;
 //! - [`mod@bench`] measures real processes on this machine, and other systems beside them;
+//! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`command`] is how the `mychat` program offers this.
 //!
@@ -23,6 +24,7 @@ pub mod population;
 pub mod probe;
 pub mod replay;
 pub mod sse;
+pub mod streams;
 pub mod wan;
 pub mod weighted;
 

@@ -204,6 +204,7 @@ fn samples(world: &World) -> Vec<Sample> {
         plain("DELETE /v1/spaces/{space}/messages/{message}/reactions/{emoji}", Account),
         with("PUT /v1/spaces/{space}/read", Account, json!({ "message": world.message })),
         plain("POST /v1/spaces/{space}/typing", Account),
+        asking("GET /v1/presence", "?limit=10"),
         plain("DELETE /v1/spaces/{space}/messages/{message}", Account),
         asking("DELETE /v1/spaces/{space}/messages", "?since=2024-01-01"),
         plain("DELETE /v1/spaces/{space}/members/{account}", Account),

@@ -110,7 +110,7 @@ async fn answer(
     if app.condition.is_draining() {
         return Err(Problem::unavailable("the node is going out of service"));
     }
-    if app.condition.open_streams() >= app.config.limits.streams {
+    if app.capacity.is_full(app.condition.open_streams()) {
         metrics::counter!("mychat_events_refused_streams_total").increment(1);
         return Err(Problem::unavailable("the node has as many streams as it can carry"));
     }

@@ -6,14 +6,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use mychat_replication::{
-    Role,
     log::{Frame, VersionVector},
-    mesh::Mesh,
     store::{Commit, Store, StoreError},
 };
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::MissedTickBehavior,
@@ -21,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Item,
+    Comings, Item,
     queue::Queue,
     state::{State, Subscription},
     steps,
@@ -30,7 +26,7 @@ use crate::{
     app::Condition,
     http::Problem,
     ids::{AccountId, SpaceId},
-    packed, spaces,
+    spaces,
 };
 
 /// How often an idle stream gets a sign of life; the contract says every 20 s at least.
@@ -45,8 +41,6 @@ const COMMITS_AT_ONCE: usize = 64;
 const ROWS_AT_A_GLANCE: usize = 16;
 /// Bytes of one read of a log when commits were missed.
 const PIECE: usize = 256 << 10;
-/// The kind of the datagrams that carry typing to the other nodes.
-pub const EPHEMERAL_KIND: u8 = 32;
 
 /// A handle to the hub; clones share it.
 #[derive(Clone)]
@@ -58,7 +52,6 @@ struct Inner {
     state: Arc<Mutex<State>>,
     condition: Arc<Condition>,
     opening: mpsc::Sender<Open>,
-    mesh: Option<Mesh>,
     stop: CancellationToken,
 }
 
@@ -92,17 +85,10 @@ impl Drop for Opened {
     }
 }
 
-/// Typing, between nodes.
-#[derive(Serialize, Deserialize)]
-struct Ephemeral {
-    space: SpaceId,
-    account: AccountId,
-}
-
 impl Hub {
-    /// Starts the hub of a store. Typing goes to the other nodes by `mesh`.
+    /// Starts the hub of a store.
     #[must_use]
-    pub fn start(store: Store, condition: Arc<Condition>, mesh: Option<Mesh>) -> Self {
+    pub fn start(store: Store, condition: Arc<Condition>) -> Self {
         let (opening, opened) = mpsc::channel(OPENING);
         let commits = store.commits();
         // Subscribed first: what is committed from here on comes as a commit, what was before is in the vector.
@@ -115,7 +101,7 @@ impl Hub {
                 stop.run_until_cancelled(task.run(commits, opened)).await;
             }
         });
-        Self { inner: Arc::new(Inner { state, condition, opening, mesh, stop }) }
+        Self { inner: Arc::new(Inner { state, condition, opening, stop }) }
     }
 
     /// Registers a stream.
@@ -129,28 +115,37 @@ impl Hub {
         opened.await.map_err(|_| busy())
     }
 
-    /// Tells the members of a space, here and at the other nodes, that somebody types. It may get lost.
-    pub fn typing(&self, space: SpaceId, account: AccountId) {
-        self.tell_typing(space, account);
-        let Some(mesh) = &self.inner.mesh else { return };
-        let payload = Bytes::from(packed::encode(&Ephemeral { space, account }));
-        for peer in mesh.peers().iter().filter(|peer| peer.connected && peer.role == Role::Node) {
-            if let Err(error) = mesh.datagram(peer.node, EPHEMERAL_KIND, payload.clone()) {
-                tracing::trace!(%error, "typing could not be passed on");
-            }
-        }
+    /// Tells the streams of the members of some spaces, but those of `about` itself, something that is not kept. Spaces
+    /// with more than `most` streams are passed over. It may get lost. Returns how many streams it went to.
+    pub fn publish_ephemeral(
+        &self,
+        spaces: &BTreeSet<SpaceId>,
+        about: AccountId,
+        kind: &'static str,
+        data: &serde_json::Value,
+        most: usize,
+    ) -> usize {
+        let item = Arc::new(Item::new(None, kind, data));
+        lock(&self.inner.state).tell_ephemeral(spaces, about, &item, most)
     }
 
-    /// Takes what another node passed on.
-    pub fn receive(&self, payload: &[u8]) {
-        if let Some(Ephemeral { space, account }) = packed::decode(payload) {
-            self.tell_typing(space, account);
-        }
+    /// How many events have been given to streams so far.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        lock(&self.inner.state).deliveries()
     }
 
-    fn tell_typing(&self, space: SpaceId, account: AccountId) {
-        let data = serde_json::json!({ "space": space, "account": account });
-        lock(&self.inner.state).tell_ephemeral(space, account, &Arc::new(Item::new(None, "typing", &data)));
+    /// Whose streams come and go.
+    #[must_use]
+    pub fn comings(&self) -> Arc<Comings> {
+        lock(&self.inner.state).comings()
+    }
+
+    /// The spaces of those of some accounts who have streams open; `None` for the others.
+    #[must_use]
+    pub fn present(&self, accounts: &[AccountId]) -> Vec<(AccountId, Option<BTreeSet<SpaceId>>)> {
+        let state = lock(&self.inner.state);
+        accounts.iter().map(|account| (*account, state.spaces_of(*account))).collect()
     }
 
     /// Ends all streams with a `goodbye` that names where to go.

@@ -12,6 +12,7 @@
 //! then gets what the logs have between its cursor and that point (I5): no gap, and nothing twice.
 
 mod backlog;
+mod comings;
 mod cursor;
 pub mod http;
 mod hub;
@@ -28,8 +29,9 @@ use std::collections::BTreeSet;
 
 use mychat_replication::clock::Stamp;
 
+pub use comings::Comings;
 pub use cursor::{Cursor, MalformedCursor, SitePrefix};
-pub use hub::{EPHEMERAL_KIND, Hub};
+pub use hub::Hub;
 pub use queue::{Item, QUEUE_BYTES};
 
 use crate::ids::{AccountId, SpaceId};

@@ -12,6 +12,9 @@ use bytes::Bytes;
 /// the end of the stream; it comes back with its cursor and has lost nothing.
 pub const QUEUE_BYTES: usize = 1 << 20;
 
+/// Bytes that may wait before an event that is not kept is left out.
+const EPHEMERAL_BYTES: usize = QUEUE_BYTES / 4;
+
 /// An encoded event. Streams that get the same event share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -71,6 +74,20 @@ impl Queue {
         state.items.push_back(Arc::clone(item));
         wake(&mut state);
         true
+    }
+
+    /// Adds an event that may as well get lost: a reader who is slow does without it, and `false` says so.
+    pub fn offer(&self, item: &Arc<Item>) -> bool {
+        let mut state = self.lock();
+        let room = !state.ended && state.bytes + item.wire.len() <= EPHEMERAL_BYTES;
+        if room {
+            state.bytes += item.wire.len();
+            state.items.push_back(Arc::clone(item));
+            wake(&mut state);
+        } else {
+            metrics::counter!("mychat_events_ephemeral_dropped_total").increment(1);
+        }
+        room
     }
 
     /// Ends the stream after what is queued.
@@ -146,6 +163,20 @@ mod tests {
         assert!(!queue.push(&item(1)), "nothing comes after the end");
         assert_eq!(take(&queue), Poll::Ready(Some(pushed)));
         assert_eq!(take(&queue), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_slow_reader_does_without_what_is_not_kept() {
+        let queue = Queue::default();
+        let mut offered = 0;
+        while queue.offer(&item(1000)) {
+            offered += 1;
+        }
+        assert!(offered * 1000 <= EPHEMERAL_BYTES);
+        assert!(queue.push(&item(1000)), "there is room for what must not get lost");
+        assert_eq!(take(&queue), Poll::Ready(Some(offered + 1)));
+        queue.end();
+        assert!(!queue.offer(&item(1)), "nothing comes after the end");
     }
 
     #[test]

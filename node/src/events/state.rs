@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mychat_replication::log::VersionVector;
 use serde_json::json;
 
 use super::{
-    Cursor, Event, Item,
+    Comings, Cursor, Event, Item,
     cursor::prefix,
     queue::Queue,
     sees,
@@ -46,6 +49,8 @@ pub struct State {
     by_space: HashMap<SpaceId, HashSet<u64>>,
     by_account: HashMap<AccountId, HashSet<u64>>,
     audience: Arc<Audience>,
+    comings: Arc<Comings>,
+    deliveries: AtomicU64,
     next: u64,
 }
 
@@ -70,6 +75,22 @@ impl State {
         Arc::clone(&self.audience)
     }
 
+    /// How many events have been given to streams so far.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries.load(Ordering::Relaxed)
+    }
+
+    /// Whose streams come and go.
+    pub fn comings(&self) -> Arc<Comings> {
+        Arc::clone(&self.comings)
+    }
+
+    /// The spaces of an account that has streams open.
+    pub fn spaces_of(&self, account: AccountId) -> Option<BTreeSet<SpaceId>> {
+        let stream = self.by_account.get(&account)?.iter().next()?;
+        Some(self.streams.get(stream)?.spaces.clone())
+    }
+
     /// Moves on without telling anybody: there is nobody.
     pub fn skip_to(&mut self, vector: &VersionVector) {
         self.position.merge(vector);
@@ -89,6 +110,7 @@ impl State {
             .entry(subscription.account)
             .or_default()
             .insert(subscription.session);
+        self.comings.note(subscription.account);
         self.streams.insert(id, Stream { subscription, spaces, queue: Arc::clone(&queue), ahead });
         (id, queue)
     }
@@ -100,6 +122,7 @@ impl State {
             self.leave(*space, id);
         }
         let account = stream.subscription.account;
+        self.comings.note(account);
         let Some(siblings) = self.by_account.get_mut(&account) else { return };
         siblings.remove(&id);
         if siblings.is_empty() {
@@ -185,6 +208,7 @@ impl State {
             delivered += 1;
         }
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
+        self.deliveries.fetch_add(delivered, Ordering::Relaxed);
     }
 
     /// The streams that an event may be for, each once.
@@ -200,6 +224,7 @@ impl State {
     }
 
     fn follow(&mut self, account: AccountId, spaces: &BTreeSet<SpaceId>) {
+        self.comings.note(account);
         let ids: Vec<u64> = self.by_account.get(&account).into_iter().flatten().copied().collect();
         for id in ids {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
@@ -229,15 +254,33 @@ impl State {
         }
     }
 
-    /// Something that is not kept: to the members of a space but the one it is about.
-    pub fn tell_ephemeral(&self, space: SpaceId, about: AccountId, item: &Arc<Item>) {
-        for id in self.by_space.get(&space).into_iter().flatten() {
-            let Some(stream) = self.streams.get(id) else { continue };
-            let wanted = stream.subscription.only.as_ref().is_none_or(|only| only.contains(&space));
-            if wanted && stream.subscription.account != about {
-                stream.queue.push(item);
-            }
+    /// Something that is not kept: to the members of some spaces but the one it is about, each stream once. Returns how
+    /// many got it: those who are slow do without.
+    pub fn tell_ephemeral(
+        &self,
+        spaces: &BTreeSet<SpaceId>,
+        about: AccountId,
+        item: &Arc<Item>,
+        most: usize,
+    ) -> usize {
+        let small = spaces.iter().filter_map(|space| Some((space, self.by_space.get(space)?)));
+        let mut readers: Vec<u64> = small
+            .filter(|(_, streams)| streams.len() <= most)
+            .flat_map(|(space, streams)| streams.iter().map(move |stream| (space, *stream)))
+            .filter(|(space, stream)| {
+                self.streams.get(stream).is_some_and(|stream| {
+                    let only = stream.subscription.only.as_ref();
+                    stream.subscription.account != about && only.is_none_or(|only| only.contains(*space))
+                })
+            })
+            .map(|(_, stream)| stream)
+            .collect();
+        if spaces.len() > 1 {
+            readers.sort_unstable();
+            readers.dedup();
         }
+        let streams = readers.iter().filter_map(|stream| self.streams.get(stream));
+        streams.filter(|stream| stream.queue.offer(item)).count()
     }
 
     /// The sign of life that also carries the cursor on, for those whose spaces are quiet.

@@ -71,6 +71,7 @@ pub fn router(app: App) -> Router {
         .merge(crate::messages::http::routes())
         .merge(crate::notifications::http::routes())
         .merge(crate::events::http::routes())
+        .merge(crate::presence::http::routes())
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::with(

@@ -141,8 +141,34 @@ impl From<SyncStatus> for Sync {
 pub struct Streams {
     /// Open now.
     open: usize,
-    /// At most.
+    /// How many it can carry, as far as it knows now.
     capacity: usize,
+    /// What ends first: `connections`, `memory` or `processors`.
+    bound: &'static str,
+    /// How near the node is to what it can do, by streams or by time on processors; 1 is full.
+    load: f64,
+    /// The processors are busy: presence and typing wait.
+    pressed: bool,
+    /// What a stream takes in the process, in bytes, once learned.
+    bytes_per_stream: Option<f64>,
+    /// What a delivery takes, in microseconds on a processor, once learned.
+    cpu_us_per_delivery: Option<f64>,
+}
+
+impl Streams {
+    fn of(app: &App) -> Self {
+        let figures = app.capacity.figures();
+        let rounded = |figure: f64| (figure * 1000.0).round() / 1000.0;
+        Self {
+            open: app.condition.open_streams(),
+            capacity: figures.capacity,
+            bound: figures.bound.name(),
+            load: rounded(figures.load),
+            pressed: figures.pressed,
+            bytes_per_stream: figures.bytes_per_stream.map(f64::round),
+            cpu_us_per_delivery: figures.micros_per_delivery.map(rounded),
+        }
+    }
 }
 
 /// Another node, as a node knows it.
@@ -202,7 +228,7 @@ async fn node(State(app): State<App>) -> Json<NodeInfo> {
         gone: gone(&app),
         draining: app.condition.is_draining(),
         keys: app.keys.marks(),
-        streams: Streams { open: app.condition.open_streams(), capacity: app.config.limits.streams },
+        streams: Streams::of(&app),
         ready: app.condition.is_ready(),
         sync: app.condition.sync().into(),
         router_url: router_url(&app),

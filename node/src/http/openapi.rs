@@ -48,6 +48,7 @@ fn document() -> utoipa::openapi::OpenApi {
         signed_in(crate::messages::http::Docs::openapi()),
         signed_in(crate::notifications::http::Docs::openapi()),
         signed_in(crate::events::http::Docs::openapi()),
+        signed_in(crate::presence::http::Docs::openapi()),
     ];
     let mut document = Base::openapi();
     for part in parts {

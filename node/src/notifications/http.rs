@@ -1,14 +1,8 @@
-//! The calls on read marks and typing.
+//! The call on read marks.
 
-use axum::{
-    Router,
-    extract::State,
-    response::Response,
-    routing::{post, put},
-};
+use axum::{Router, extract::State, response::Response, routing::put};
 use mychat_replication::store::Batch;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::store;
 use crate::{
@@ -20,12 +14,12 @@ use crate::{
 
 /// The routes.
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/spaces/{space}/read", put(read)).route("/v1/spaces/{space}/typing", post(typing))
+    Router::new().route("/v1/spaces/{space}/read", put(read))
 }
 
 /// The OpenAPI document of these routes.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(read, typing))]
+#[openapi(paths(read))]
 pub struct Docs;
 
 /// How far the caller has read.
@@ -58,17 +52,4 @@ async fn read(
         Ok(Reply::no_content())
     };
     write.run(&app, Some(&caller), job).await
-}
-
-/// Says that the caller is typing: passed on to the members who are there, never stored.
-#[utoipa::path(post, path = "/v1/spaces/{space}/typing", tag = "notifications", params(("space" = String, Path)),
-    responses((status = 202, description = "it is passed on")))]
-async fn typing(
-    State(app): State<App>,
-    caller: Caller,
-    Path(space): Path<SpaceId>,
-) -> Result<Reply, Problem> {
-    app.store.read(move |db| spaces::require_member(db, space, caller.account).map(drop)).await?;
-    app.events.typing(space, caller.account);
-    Ok(Reply::accepted(json!({})))
 }

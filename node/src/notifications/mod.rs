@@ -1,4 +1,4 @@
-//! What a reader has not seen: read marks and the unread counts that follow from them, and who is typing.
+//! What a reader has not seen: read marks and the unread counts that follow from them.
 //!
 //! A **read mark** says up to which message an account has read a space. It is a register per site (`read_mark`):
 //! each site overwrites only its own, and the mark that holds is the largest message over all sites, since nobody
@@ -6,7 +6,7 @@
 //!
 //! The **unread count** of a space is counted when it is asked for, from the history behind the mark: messages of
 //! others that are not deleted, among the latest [`UNREAD_WITHIN`]. Who has read nothing yet starts at the moment of
-//! joining. Typing is passed on to streams and never stored.
+//! joining.
 
 mod event;
 pub mod http;

@@ -30,6 +30,10 @@ pub struct Member {
     pub name: Option<String>,
     /// The account's handle, if it has one.
     pub handle: Option<String>,
+    /// Whether the account has a stream at any node; only in lists of members, and absent when the node that was asked
+    /// does not know, since nobody of the space has a stream there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub online: Option<bool>,
 }
 
 impl Member {
@@ -41,7 +45,7 @@ impl Member {
     ) -> rusqlite::Result<Self> {
         let (name, handle) = accounts::public_profile(db, account)?
             .map_or_else(Default::default, |profile| (profile.name, profile.handle));
-        Ok(Self { account, role, since: timestamp::rfc3339(since), name, handle })
+        Ok(Self { account, role, since: timestamp::rfc3339(since), name, handle, online: None })
     }
 
     pub(super) fn json(&self) -> serde_json::Value {

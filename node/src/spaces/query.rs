@@ -107,6 +107,16 @@ pub fn members_of(db: &Connection, space: SpaceId) -> rusqlite::Result<Vec<Accou
         .collect()
 }
 
+/// Up to `most` members of a space, by account.
+///
+/// # Errors
+/// What SQLite says.
+pub fn some_members_of(db: &Connection, space: SpaceId, most: usize) -> rusqlite::Result<Vec<AccountId>> {
+    db.prepare_cached("SELECT account FROM local_member WHERE space = ?1 ORDER BY account LIMIT ?2")?
+        .query_map((space, most as i64), |row| row.get(0))?
+        .collect()
+}
+
 /// The first public or private space of this name that `account` owns: for imports, which go on where they were.
 ///
 /// # Errors

@@ -89,6 +89,7 @@ export function asMember(raw) {
     role: raw.role ?? 'member',
     name: raw.name ?? raw.account?.name ?? null,
     handle: raw.handle ?? raw.account?.handle ?? null,
+    online: raw.online ?? null,
   };
 }
 
@@ -178,6 +179,11 @@ export const spaces = {
   read: (id, message) => net.request('PUT', `/v1/spaces/${at(id)}/read`, { body: { message } }),
   /** @param {string} id */
   typing: (id) => net.request('POST', `/v1/spaces/${at(id)}/typing`),
+};
+
+export const presence = {
+  /** Ids of those who are online. */
+  online: () => all('/v1/presence', (raw) => idOf(raw.account)),
 };
 
 /** @param {string} space @param {string} [message] */

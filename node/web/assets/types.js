@@ -67,6 +67,7 @@
  * @property {Role} role
  * @property {string|null} name
  * @property {string|null} handle
+ * @property {boolean|null} online Null when the node can't tell.
  */
 
 /** @typedef {'live'|'reconnecting'|'offline'} LinkState */

@@ -41,8 +41,8 @@ mod storage;
 mod text;
 mod throughput;
 mod timeline;
-mod usage;
-mod wire;
+pub(crate) mod usage;
+pub(crate) mod wire;
 
 use report::Report;
 pub use settings::{CatchupArgs, GrowthArgs, LatencyArgs, ThroughputArgs};

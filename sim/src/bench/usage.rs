@@ -7,18 +7,18 @@ const TICKS: f64 = 100.0;
 
 /// What a process has used; zero where the system does not tell (it tells on Linux).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Seconds on processors, in the program and in the kernel, of all threads.
-    pub(super) cpu: f64,
+    pub(crate) cpu: f64,
     /// Memory that it has now, in bytes.
-    pub(super) resident: u64,
+    pub(crate) resident: u64,
     /// The most that it ever had, in bytes.
-    pub(super) peak: u64,
+    pub(crate) peak: u64,
 }
 
 impl Usage {
     /// Of a process, or of this one.
-    pub(super) fn of(pid: Option<u32>) -> Self {
+    pub(crate) fn of(pid: Option<u32>) -> Self {
         let folder = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap_or_default();
         let status = read("status");
@@ -43,7 +43,7 @@ fn line(status: &str, name: &str) -> u64 {
 }
 
 /// Bytes of all files in a folder.
-pub(super) fn disk(folder: &Path) -> u64 {
+pub(crate) fn disk(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     entries
         .flatten()

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     /// The connection did not come about or broke.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -71,7 +71,7 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, WireError> {
 
 /// A kept connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
@@ -84,14 +84,14 @@ pub(super) struct Answer {
 }
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr) -> Result<Self, WireError> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, WireError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
     }
 
     /// Sends a request and reads the answer to its end; gives the status only.
-    pub(super) async fn status_of(&mut self, request: &[u8]) -> Result<u16, WireError> {
+    pub(crate) async fn status_of(&mut self, request: &[u8]) -> Result<u16, WireError> {
         let head = self.send(request).await?;
         match head.length {
             Some(length) => self.fill(head.end + length).await?,

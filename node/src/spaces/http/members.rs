@@ -36,7 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/invitations/{token}/accept", post(accept))
 }
 
-/// The members of the space; for its members.
+/// The members of the space, and who of them is online; for its members.
 #[utoipa::path(get, path = "/v1/spaces/{space}/members", tag = "spaces", params(("space" = String, Path), Page),
     responses((status = 200, description = "a page of members", body = Items<Member>)))]
 pub(super) async fn list(
@@ -46,7 +46,7 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<axum::Json<Items<Member>>, Problem> {
     let (limit, after) = (page.limit()?, page.after::<AccountId>()?);
-    let members = app
+    let mut members = app
         .store
         .read(move |db| {
             rules::require_member(db, space, caller.account)?;
@@ -57,6 +57,9 @@ pub(super) async fn list(
             Ok::<_, Problem>(Items::cut(members, limit, |last| last.account.to_string()))
         })
         .await?;
+    for member in &mut members.items {
+        member.online = app.presence.of(space, member.account);
+    }
     Ok(axum::Json(members))
 }
 

@@ -3,6 +3,7 @@
 import { asMessage, asSpace } from '../api.js';
 import { isWatched, readElsewhere } from './reading.js';
 import { learnPerson, nameOf } from './people.js';
+import { notePresence } from './presence.js';
 import { dropSpace, loadSpace, putSpace } from './spaces.js';
 import { announce, store } from './store.js';
 import { buryMessage, changeReaction, forgetMessages, putMessage, timelineOf } from './timeline.js';
@@ -33,6 +34,8 @@ export function applyEvent({ type, data }) {
       return;
     case 'typing':
       return noteTyping(data.space, data.account);
+    case 'presence':
+      return notePresence(data.account, data.online === true);
     case 'space.created':
     case 'space.updated':
       return spaceChanged(data);

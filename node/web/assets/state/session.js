@@ -8,6 +8,7 @@ import { SharedStream } from '../net/shared.js';
 import { startSurvey } from '../net/survey.js';
 import { applyEvent } from './events.js';
 import { learnPerson } from './people.js';
+import { readPresence } from './presence.js';
 import { forgetReading } from './reading.js';
 import { forgetInvitation, goHome, goSpace } from './route.js';
 import { loadSpaces, putSpace, welcome } from './spaces.js';
@@ -91,6 +92,8 @@ function leave(why) {
 
 /** @param {ServerEvent} event */
 function hear(event) {
+  // Presence is not resumed: each stream begins with reading it.
+  if (event.type === 'ready') readPresence();
   if (event.type === 'reset' && !event.cursor) {
     // No node can read our cursor. The stream starts anew, and with its `ready` what is missing is read.
     begun = false;

@@ -3,6 +3,7 @@
 import { spaces as api } from '../api.js';
 import { explain } from '../net/problem.js';
 import { learnPerson, nameOf } from './people.js';
+import { notePresence } from './presence.js';
 import { goHome } from './route.js';
 import { store, toast } from './store.js';
 
@@ -117,7 +118,10 @@ export async function leaveSpace(id) {
 export async function loadMembers(id) {
   const members = await api.members(id);
   store.members.set(id, new Map(members.map((member) => [member.account, member.role])));
-  for (const { account, name, handle } of members) if (name) learnPerson({ id: account, name, handle });
+  for (const { account, name, handle, online } of members) {
+    if (name) learnPerson({ id: account, name, handle });
+    if (online !== null) notePresence(account, online);
+  }
   store.changed('members', id);
 }
 
@@ -136,8 +140,12 @@ export function titleOf(space) {
     }
     return space.name || 'Direct conversation';
   }
-  const others = [...members.keys()].filter((id) => id !== store.me?.id);
-  return others.map(nameOf).join(', ') || 'Notes to yourself';
+  return othersOf(space).map(nameOf).join(', ') || 'Notes to yourself';
+}
+
+/** The other members of a space, as far as they have been read. @param {Space} space */
+export function othersOf(space) {
+  return [...(store.members.get(space.id)?.keys() ?? [])].filter((id) => id !== store.me?.id);
 }
 
 /** @returns {Space[]} By name, direct conversations last. */

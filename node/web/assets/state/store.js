@@ -9,9 +9,9 @@
 
 /**
  * session: who is signed in, or which screen shows · spaces: the list, names, unread counts · route: which space is open ·
- * timeline: messages of a space · people: names · members: of a space · typing: in a space · connection: region, latency,
+ * timeline: messages of a space · people: names · members: of a space · typing: in a space · presence: who is online · connection: region, latency,
  * state · toast: something to tell the person · announce: something for screen readers only
- * @typedef {'session'|'spaces'|'route'|'timeline'|'people'|'members'|'typing'|'connection'|'toast'|'announce'} Topic
+ * @typedef {'session'|'spaces'|'route'|'timeline'|'people'|'members'|'typing'|'presence'|'connection'|'toast'|'announce'} Topic
  */
 
 class Store {
@@ -43,6 +43,8 @@ class Store {
   members = new Map();
   /** @type {Map<string, Map<string, number>>} By space and account: until when (ms). */
   typing = new Map();
+  /** @type {Set<string>} Accounts that are online, as far as we share spaces with them. */
+  online = new Set();
   /** @type {Map<string, string>} What has been typed and not sent, by space. */
   drafts = new Map();
 
@@ -55,6 +57,7 @@ class Store {
     for (const map of [this.spaces, this.timelines, this.outbox, this.people, this.members, this.typing, this.drafts]) {
       map.clear();
     }
+    this.online.clear();
   }
 
   /**

@@ -3,6 +3,7 @@
 import { spaces as api } from '../api.js';
 import { explain } from '../net/problem.js';
 import { nameOf, person } from '../state/people.js';
+import { isOnline } from '../state/presence.js';
 import { goHome, goSpace } from '../state/route.js';
 import { canManage, dropSpace, leaveSpace, loadMembers, putSpace } from '../state/spaces.js';
 import { store, toast } from '../state/store.js';
@@ -49,7 +50,7 @@ export class MyChatMembers extends View {
       ),
     );
     this.follow(['members', 'spaces'], this.space);
-    this.follow(['people']);
+    this.follow(['people', 'presence']);
     loadMembers(this.space).catch((error) => {
       this.#error.textContent = explain(error);
       this.#error.hidden = false;
@@ -99,6 +100,9 @@ export class MyChatMembers extends View {
     const known = person(account);
     const mark = element.querySelector('.avatar');
     if (mark) updateAvatar(mark, account);
+    const online = isOnline(account);
+    element.classList.toggle('online', online);
+    element.title = online ? 'Online' : '';
     const you = account === store.me?.id ? ' (you)' : '';
     /** @type {HTMLElement} */ (element.querySelector('.member-name')).textContent = `${known?.name ?? '…'}${you}`;
     /** @type {HTMLElement} */ (element.querySelector('.member-handle')).textContent = known?.handle ? `@${known.handle}` : '';

@@ -1,8 +1,9 @@
 // The list of spaces with their unread counts, the ways to more spaces, and at its foot who is signed in and the status line.
 
+import { isOnline } from '../state/presence.js';
 import { spaceAddress } from '../state/route.js';
 import { signOut } from '../state/session.js';
-import { sortedSpaces, titleOf } from '../state/spaces.js';
+import { othersOf, sortedSpaces, titleOf } from '../state/spaces.js';
 import { store } from '../state/store.js';
 import { updateAvatar } from './avatar.js';
 import { openBrowse } from './browse.js';
@@ -64,7 +65,7 @@ export class MyChatSidebar extends View {
         ),
       ),
     );
-    this.follow(['spaces', 'route', 'session', 'people', 'members']);
+    this.follow(['spaces', 'route', 'session', 'people', 'members', 'presence']);
   }
 
   /** @override */
@@ -102,6 +103,7 @@ export class MyChatSidebar extends View {
       mark.replaceChildren(icon(kind));
     }
     /** @type {HTMLElement} */ (link.querySelector('.space-name')).textContent = titleOf(space);
+    link.classList.toggle('online', kind === 'person' && othersOf(space).some(isOnline));
     link.title = space.topic ?? '';
     link.classList.toggle('has-unread', space.unread > 0);
     if (space.id === store.open) link.setAttribute('aria-current', 'page');

@@ -1,0 +1,275 @@
+//! The input and output around the state machine: streams and datagrams come in, datagrams and events go out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mychat_replication::{
+    NodeId, Role,
+    mesh::Mesh,
+    store::{Store, StoreError},
+};
+use serde_json::json;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    core::{Core, Now},
+    typing::Gate,
+    wire::{self, Message, PRESENCE_KIND, TYPING_KIND, Typing},
+};
+use crate::{
+    capacity::Capacity,
+    events::Hub,
+    ids::{AccountId, SpaceId},
+    spaces,
+};
+
+/// How often time passes for the state machine, and the nodes that are up are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// The shortest time between two rounds: what happens in between is told together.
+const ROUND: Duration = Duration::from_millis(20);
+/// People whose coming and going is taken in one round.
+const PEOPLE: usize = 1024;
+/// Datagrams that wait for a round; more are dropped, as datagrams may be.
+const DATAGRAMS: usize = 4096;
+/// People whose presence is told in one round.
+const NEWS: usize = 256;
+/// Deliveries after which a round leaves the rest to one later: presence must not get in the way of messages.
+const DELIVERIES: usize = 20_000;
+/// Streams of a space beyond which its people are not told who comes and goes: that would be the square of their
+/// number. Who wants to know asks for it.
+pub const MOST_READERS: usize = 200;
+
+/// Who is online, and who types. A handle; clones share it.
+#[derive(Clone)]
+pub struct Presence {
+    shared: Arc<Shared>,
+    incoming: mpsc::Sender<(NodeId, Bytes)>,
+    _stop: Arc<DropGuard>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    gate: Mutex<Gate>,
+    began: Instant,
+    hub: Hub,
+    store: Store,
+    mesh: Option<Mesh>,
+    capacity: Capacity,
+}
+
+impl Presence {
+    /// Starts it for the streams of a hub. Without a mesh it is about this node alone.
+    #[must_use]
+    pub fn start(store: Store, hub: Hub, mesh: Option<Mesh>, capacity: Capacity) -> Self {
+        let (incoming, datagrams) = mpsc::channel(DATAGRAMS);
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core::new(store.generation())),
+            gate: Mutex::default(),
+            began: Instant::now(),
+            hub,
+            store,
+            mesh,
+            capacity,
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn({
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            async move {
+                stop.run_until_cancelled(shared.run(datagrams)).await;
+            }
+        });
+        Self { shared, incoming, _stop: Arc::new(stop.drop_guard()) }
+    }
+
+    /// Tells the others in a space, here and at other nodes, that somebody types, unless they heard of it just now. It
+    /// may get lost.
+    pub fn typing(&self, space: SpaceId, account: AccountId) {
+        if !self.shared.tell_typing(space, account) {
+            return;
+        }
+        let Some(mesh) = &self.shared.mesh else { return };
+        let payload = Bytes::from(wire::encode(&Typing { space, account }));
+        let watchers = self.shared.core().watchers(space);
+        for node in watchers {
+            send(mesh, node, TYPING_KIND, payload.clone());
+        }
+    }
+
+    /// Takes a datagram of another node, if it is of a kind that is about this.
+    pub fn receive(&self, from: NodeId, kind: u8, payload: &Bytes) {
+        match kind {
+            TYPING_KIND => match wire::decode::<Typing>(payload) {
+                Some(Typing { space, account }) => drop(self.shared.tell_typing(space, account)),
+                None => unreadable(),
+            },
+            PRESENCE_KIND if self.incoming.try_send((from, payload.clone())).is_err() => dropped("incoming"),
+            _ => {}
+        }
+    }
+
+    /// Whether somebody of a space is online; `None` when this node does not know, since nobody of the space has a
+    /// stream here.
+    #[must_use]
+    pub fn of(&self, space: SpaceId, account: AccountId) -> Option<bool> {
+        let core = self.shared.core();
+        core.is_online(account).then_some(true).or_else(|| core.watches(space).then_some(false))
+    }
+
+    /// Those of some people who are online, as far as this node knows.
+    #[must_use]
+    pub fn online(&self, people: BTreeSet<AccountId>) -> BTreeSet<AccountId> {
+        let core = self.shared.core();
+        people.into_iter().filter(|account| core.is_online(*account)).collect()
+    }
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        self.began.elapsed()
+    }
+
+    async fn run(self: Arc<Self>, mut datagrams: mpsc::Receiver<(NodeId, Bytes)>) {
+        let comings = self.hub.comings();
+        let mut next_tick = Instant::now();
+        let mut more = false;
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                () = comings.changed() => {}
+                some = datagrams.recv_many(&mut waiting, DATAGRAMS) => if some == 0 {
+                    return;
+                },
+                () = tokio::time::sleep_until(next_tick) => {}
+                () = std::future::ready(()), if more => {}
+            }
+            let ticks = Instant::now() >= next_tick;
+            if ticks {
+                next_tick = Instant::now() + TICK;
+            }
+            let present = self.hub.present(&comings.take(PEOPLE));
+            let up = ticks.then(|| self.nodes_up());
+            let sends = {
+                let (now, mut core) = (self.now(), self.core());
+                if let Some(up) = up {
+                    core.up(&up, now);
+                }
+                for (account, spaces) in present {
+                    core.here(account, spaces, now);
+                }
+                for (from, payload) in waiting {
+                    match wire::decode::<Message>(&payload) {
+                        Some(message) => core.received(from, message, now),
+                        None => unreadable(),
+                    }
+                }
+                if ticks {
+                    core.tick(now);
+                    figures(&core);
+                }
+                core.take()
+            };
+            if let Some(mesh) = &self.mesh {
+                for message in sends {
+                    send(mesh, message.to, PRESENCE_KIND, wire::encode(&message.message).into());
+                }
+            }
+            // Under pressure the news wait, and come together later; messages don't wait for them.
+            if self.capacity.is_pressed() || self.tell_news().await >= DELIVERIES {
+                metrics::counter!("mychat_presence_put_off_total").increment(1);
+                tokio::time::sleep_until(next_tick).await;
+            }
+            tokio::time::sleep(ROUND).await;
+            more = self.core().has_news();
+        }
+    }
+
+    fn nodes_up(&self) -> BTreeSet<NodeId> {
+        let peers = self.mesh.iter().flat_map(Mesh::peers);
+        peers.filter(|peer| peer.role == Role::Node).map(|peer| peer.node).collect()
+    }
+
+    /// Tells the streams here of people who have come or gone, and returns how many deliveries that took.
+    async fn tell_news(&self) -> usize {
+        let news: BTreeMap<AccountId, bool> = self.core().news(NEWS).into_iter().collect();
+        if news.is_empty() || self.hub.open_streams() == 0 {
+            return 0;
+        }
+        let people: Vec<AccountId> = news.keys().copied().collect();
+        // By the membership that is held here now: it is what decides who may know.
+        let read = move |db: &rusqlite::Connection| {
+            people
+                .into_iter()
+                .map(|account| Ok((account, spaces::spaces_of(db, account)?.into_iter().collect())))
+                .collect::<rusqlite::Result<Vec<(AccountId, BTreeSet<SpaceId>)>>>()
+                .map_err(StoreError::from)
+        };
+        let spaces = match self.store.read(read).await {
+            Ok(spaces) => spaces,
+            Err(error) => {
+                tracing::debug!(%error, "memberships can't be read: nobody is told who came and went");
+                return 0;
+            }
+        };
+        let mut delivered = 0;
+        for (account, spaces) in spaces {
+            let data = json!({ "account": account, "online": news.get(&account) });
+            delivered += self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
+        }
+        delivered
+    }
+
+    /// Tells the streams here that somebody types; `false` if they have just heard of it.
+    fn tell_typing(&self, space: SpaceId, account: AccountId) -> bool {
+        if self.capacity.is_pressed() {
+            dropped("pressure");
+            return false;
+        }
+        let now = self.now();
+        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).pass(space, account, now) {
+            dropped("typing");
+            return false;
+        }
+        let data = json!({ "space": space, "account": account });
+        self.hub.publish_ephemeral(&BTreeSet::from([space]), account, "typing", &data, usize::MAX);
+        true
+    }
+}
+
+fn send(mesh: &Mesh, to: NodeId, kind: u8, payload: Bytes) {
+    metrics::counter!("mychat_presence_datagrams_total").increment(1);
+    if let Err(error) = mesh.datagram(to, kind, payload) {
+        tracing::trace!(%error, "a datagram about presence could not be sent");
+        dropped("send");
+    }
+}
+
+fn dropped(stage: &'static str) {
+    metrics::counter!("mychat_presence_dropped_total", "stage" => stage).increment(1);
+}
+
+/// Of a later release, or damaged; either way it is a datagram, and may as well have been lost.
+fn unreadable() {
+    dropped("unreadable");
+}
+
+fn figures(core: &Core) {
+    let (here, online, spaces) = core.figures();
+    metrics::gauge!("mychat_presence_here").set(here as f64);
+    metrics::gauge!("mychat_presence_online").set(online as f64);
+    metrics::gauge!("mychat_presence_watched_spaces").set(spaces as f64);
+}

@@ -1,0 +1,4 @@
+mod calls;
+mod convergence;
+mod directed;
+mod world;

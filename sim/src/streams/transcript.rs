@@ -1,0 +1,77 @@
+//! What the readers of one space at one node are told: the same bytes, so that a client has to understand only what the
+//! first of them got.
+//!
+//! The load generator shares the machine with the server, and may take no more time than the comparison of what came
+//! with what was expected.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::mark::Mark;
+
+/// Events that are kept; who is further behind understands them without help.
+const KEPT: usize = 1024;
+
+/// An event as it came.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// All of it, with the empty line at its end.
+    pub(super) bytes: Box<[u8]>,
+    /// Which message it brings.
+    pub(super) mark: Mark,
+}
+
+/// The events of messages of one space, in the order in which a node sends them.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    entries: VecDeque<Entry>,
+    /// How many are gone from the front.
+    base: u32,
+    /// Where the message of a number is.
+    places: HashMap<u32, u32>,
+}
+
+impl Transcript {
+    /// The event at a place.
+    pub(super) fn get(&self, at: u32) -> Option<&Entry> {
+        self.entries.get(at.checked_sub(self.base)? as usize)
+    }
+
+    /// Where the next new event will be.
+    pub(super) fn end(&self) -> u32 {
+        self.base + self.entries.len() as u32
+    }
+
+    /// Notes an event, unless it is known, and gives the place that follows it.
+    pub(super) fn note(&mut self, bytes: &[u8], mark: Mark) -> u32 {
+        if let Some(place) = self.places.get(&mark.number) {
+            return place + 1;
+        }
+        self.places.insert(mark.number, self.end());
+        self.entries.push_back(Entry { bytes: bytes.into(), mark });
+        if self.entries.len() > KEPT
+            && let Some(old) = self.entries.pop_front()
+        {
+            self.places.remove(&old.mark.number);
+            self.base += 1;
+        }
+        self.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_have_places_and_old_ones_are_forgotten() {
+        let mut transcript = Transcript::default();
+        for number in 0..2 * KEPT as u32 {
+            assert_eq!(transcript.note(b"x", Mark { number, posted: 0 }), number + 1);
+        }
+        let last = transcript.end() - 1;
+        assert_eq!(transcript.get(last).map(|entry| entry.mark.number), Some(last));
+        assert_eq!(transcript.note(b"y", Mark { number: last, posted: 0 }), last + 1, "it is known");
+        assert!(transcript.get(0).is_none() && transcript.get(last + 1).is_none());
+        assert_eq!(transcript.places.len(), KEPT);
+    }
+}
