@@ -3,7 +3,10 @@
 //!
 //! Each site's log is read in pieces of [`PIECE`] bytes, so memory does not depend on how much was missed (I7).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use mychat_replication::{
     clock::Stamp,
@@ -13,8 +16,9 @@ use mychat_replication::{
 
 use super::{
     Cursor, Event, Item,
+    audience::Audience,
     cursor::prefix,
-    steps::{self, Audience, Step},
+    steps::{self, Step},
 };
 use crate::{
     http::Problem,
@@ -47,7 +51,7 @@ struct SiteLog {
 pub struct Backlog {
     store: Store,
     account: AccountId,
-    only: Option<BTreeSet<SpaceId>>,
+    only: Option<Arc<BTreeSet<SpaceId>>>,
     cursor: Cursor,
     sites: BTreeMap<SiteId, SiteLog>,
 }
@@ -62,7 +66,7 @@ impl Backlog {
     pub fn new(
         store: Store,
         account: AccountId,
-        only: Option<BTreeSet<SpaceId>>,
+        only: Option<Arc<BTreeSet<SpaceId>>>,
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
@@ -126,7 +130,7 @@ impl Backlog {
         let (account, only) = (self.account, self.only.clone());
         let read = move |db: &rusqlite::Connection| {
             let spaces: BTreeSet<SpaceId> = spaces::spaces_of(db, account)?.into_iter().collect();
-            let sees = |event: &Event| super::sees(event, account, &spaces, only.as_ref());
+            let sees = |event: &Event| super::sees(event, account, &spaces, only.as_deref());
             let mut pieces = Vec::new();
             for (site, after, end) in empty {
                 pieces.push((site, read_piece(db, site, after, end, &sees)?));
@@ -157,7 +161,7 @@ fn read_piece(
 ) -> rusqlite::Result<(Version, Vec<Missed>)> {
     let mut missed = Vec::new();
     let mut reached = after;
-    let nobody = Audience::new();
+    let nobody = Audience::default();
     for frame in read_log(db, site, after, PIECE)?.frames {
         if frame.after >= end {
             break;
