@@ -187,14 +187,15 @@ fn lengthen(listener: TcpListener) -> std::io::Result<TcpListener> {
 async fn serve(listener: TcpListener, router: Router, app: App, stop: CancellationToken) {
     let limits = app.config.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
+    let opening = Arc::new(Semaphore::new(takeover::OPENING));
     let graceful = GracefulShutdown::new();
     let (server, kill) = (Arc::new(server()), CancellationToken::new());
     while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
-        let (router, server) = (router.clone(), Arc::clone(&server));
+        let (router, server, opening) = (router.clone(), Arc::clone(&server), Arc::clone(&opening));
         let (watcher, stop, kill) = (graceful.watcher(), stop.clone(), kill.clone());
         tokio::spawn(async move {
             let first = tokio::select! {
-                first = takeover::first_call(stream, peer, place, &router, &stop) => first,
+                first = takeover::first_call(stream, peer, place, &router, &opening, &stop) => first,
                 () = kill.cancelled() => return,
             };
             match first {

@@ -141,7 +141,7 @@ async fn answer(
         (cursor, reset) = (now(), true);
     }
     let start = cursor.clone();
-    let backlog = Some(Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
+    let backlog = Some(Backlog::new(app.events.recent(), caller.account, only, cursor, &opened.position));
     let mut first = Vec::new();
     if reset {
         first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));

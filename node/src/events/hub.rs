@@ -25,6 +25,7 @@ use super::{
     goodbye::goodbyes,
     opened::Opened,
     reactor::{Departures, PING_SLOTS, Reactors},
+    recent::Recent,
     state::{State, Subscription},
     steps,
 };
@@ -64,6 +65,7 @@ struct Inner {
     state: Arc<Mutex<State>>,
     condition: Arc<Condition>,
     opening: mpsc::Sender<Open>,
+    recent: Arc<Recent>,
     mesh: Option<Mesh>,
     stop: CancellationToken,
 }
@@ -98,6 +100,7 @@ impl Hub {
             Mutex::new(State::new(store.vector().as_ref().clone(), reactors))
         });
         let stop = CancellationToken::new();
+        let recent = Arc::new(Recent::new(store.clone()));
         let task = Task { store, state: Arc::clone(&state), condition: Arc::clone(&condition) };
         tokio::spawn({
             let stop = stop.clone();
@@ -105,7 +108,7 @@ impl Hub {
                 stop.run_until_cancelled(task.run(commits, opened)).await;
             }
         });
-        Self { inner: Arc::new(Inner { state, condition, opening, mesh, stop }) }
+        Self { inner: Arc::new(Inner { state, condition, opening, recent, mesh, stop }) }
     }
 
     /// Registers a stream.
@@ -118,6 +121,11 @@ impl Hub {
         let open = self.inner.opening.send(Open { subscription, answer });
         timeout(OPENING_PATIENCE, open).await.map_err(|_| busy())?.map_err(|_| busy())?;
         opened.await.map_err(|_| busy())
+    }
+
+    /// What clients have missed lately, read once for all of them.
+    pub(super) fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.inner.recent)
     }
 
     /// Tells the members of a space, here and at the other nodes, that somebody types. It may get lost.

@@ -22,6 +22,7 @@ mod opened;
 mod poll;
 mod queue;
 mod reactor;
+mod recent;
 mod state;
 mod steps;
 mod stream;

@@ -1,6 +1,10 @@
 //! One stream: first what the client has missed, then what happens.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+};
 
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 
@@ -61,8 +65,9 @@ impl Stream {
     pub async fn missed(&mut self) -> Option<VecDeque<Arc<Item>>> {
         let mut items = VecDeque::new();
         let mut bytes = 0;
+        let spaces = if self.backlog.is_some() { self.opened.spaces() } else { BTreeSet::new() };
         while let Some(backlog) = &mut self.backlog {
-            match backlog.next().await {
+            match backlog.next(&spaces).await {
                 Ok(Some(item)) => {
                     bytes += item.wire.len();
                     items.push_back(Arc::new(item));

@@ -16,7 +16,7 @@ use axum::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -24,8 +24,13 @@ use tower::Service;
 use super::HEAD_PATIENCE;
 use crate::events::handover::{CanTakeOver, Handover, joined};
 
+/// Calls for streams that are answered at a time. Thousands of clients that come together wait for their turn, and take
+/// up no more memory meanwhile than their sockets and a small task.
+pub const OPENING: usize = 128;
 /// How such a call begins.
 const BEGINNING: &[u8] = b"GET /v1/events";
+/// A call with this waits for what its client has seen elsewhere.
+const AFTER: HeaderName = HeaderName::from_static("mychat-after");
 /// The longest head that is looked at here.
 const MAX_HEAD: usize = 16 << 10;
 /// The most fields of a head that is looked at here.
@@ -36,7 +41,8 @@ const MAX_ANSWER: usize = 1 << 20;
 /// pings, at the latest this long after one.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
 
-/// Takes the connection over if its first call is for the event stream, and gives it back if it is not.
+/// Takes the connection over if its first call is for the event stream, and gives it back if it is not. `opening` are the
+/// turns for calls that are answered at a time.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -45,6 +51,7 @@ pub async fn first_call(
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     router: &Router,
+    opening: &Semaphore,
     stop: &CancellationToken,
 ) -> io::Result<Option<(TcpStream, OwnedSemaphorePermit)>> {
     let mut beginning = [0; BEGINNING.len()];
@@ -56,6 +63,7 @@ pub async fn first_call(
     if seen.map_err(|_| io::ErrorKind::TimedOut)?? < BEGINNING.len() || beginning != BEGINNING {
         return Ok(Some((tcp, place)));
     }
+    let turn = opening.acquire().await.map_err(io::Error::other)?;
     let Some((request, length)) = head(&tcp, peer).await? else { return Ok(Some((tcp, place))) };
     take(&mut tcp, length).await?;
     socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
@@ -63,6 +71,7 @@ pub async fn first_call(
         Ok(response) => response,
         Err(never) => match never {},
     };
+    drop(turn);
     let stream = response.extensions().get::<Handover>().and_then(Handover::take);
     let Some((first, mut stream)) = stream else {
         answer(&mut tcp, response).await?;
@@ -126,8 +135,8 @@ fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     *request.uri_mut() = uri;
     for field in parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        // A body, another protocol, a question before the call: not the usual form.
-        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::EXPECT]
+        // A body, another protocol, a question before the call, a wait: not the usual form.
+        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::EXPECT, AFTER]
             .contains(&name)
         {
             return None;
@@ -201,7 +210,7 @@ mod tests {
         let call = |line: &str, fields: &str| parse(format!("{line}\r\nhost: a\r\n{fields}\r\n").as_bytes());
         let (request, length) =
             call("GET /v1/events?spaces=a HTTP/1.1", "Last-Event-ID: AQA\r\n").expect("a call");
-        assert_eq!((request.uri().query(), length), (Some("spaces=a"), 67));
+        assert_eq!((request.uri().query(), length), (Some("spaces=a"), 65));
         assert_eq!(request.headers()["last-event-id"], "AQA");
         for line in [
             "GET /v1/events HTTP/1.0",
