@@ -2,10 +2,7 @@
 //!
 //! Each site's log comes in pieces (`recent.rs`), so memory does not depend on how much was missed (I7).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use mychat_replication::{
     clock::Stamp,
@@ -27,12 +24,15 @@ pub const MAX_MISSED: u64 = 200_000;
 
 /// The rest of one site's log.
 struct SiteLog {
+    site: SiteId,
     read_to: Version,
     end: Version,
     piece: Option<Arc<Piece>>,
     /// The next version of the piece, and the next event of that.
     next: (usize, usize),
     last_at: Stamp,
+    /// When the next event that the client hears of happened, once that is known.
+    head: Option<Stamp>,
 }
 
 /// A merge of the logs that a client has missed a part of.
@@ -41,7 +41,7 @@ pub struct Backlog {
     account: AccountId,
     only: Option<Arc<BTreeSet<SpaceId>>>,
     cursor: Cursor,
-    sites: BTreeMap<SiteId, SiteLog>,
+    sites: Vec<SiteLog>,
 }
 
 /// How many versions of `vector` a client with this cursor lacks.
@@ -58,15 +58,19 @@ impl Backlog {
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
-        let sites = until
-            .iter()
-            .map(|(site, end)| {
-                let read_to = Version(cursor.seen(prefix(site)));
-                (site, SiteLog { read_to, end, piece: None, next: (0, 0), last_at: Stamp::default() })
-            })
-            .filter(|(_, log)| log.read_to < log.end)
-            .collect();
+        let sites = until.iter().map(|(site, end)| {
+            let read_to = Version(cursor.seen(prefix(site)));
+            SiteLog { site, read_to, end, piece: None, next: (0, 0), last_at: Stamp::default(), head: None }
+        });
+        let sites = sites.filter(|log| log.read_to < log.end).collect();
         Self { recent, account, only, cursor, sites }
+    }
+
+    /// What the client follows may have changed.
+    pub fn look_again(&mut self) {
+        for log in &mut self.sites {
+            log.head = None;
+        }
     }
 
     /// The next event for a client that follows `spaces`, with the cursor after it; `None` at the end.
@@ -74,25 +78,25 @@ impl Backlog {
     /// # Errors
     /// When the database can't be read: the client comes back with its cursor.
     pub async fn next(&mut self, spaces: &BTreeSet<SpaceId>) -> Result<Option<Item>, Problem> {
-        let mut first: Option<(Stamp, SiteId)> = None;
-        let sites: Vec<SiteId> = self.sites.keys().copied().collect();
-        for site in sites {
-            match self.head(site, spaces).await? {
-                Some(at) => first = Some(first.map_or((at, site), |first| first.min((at, site)))),
-                None => {
-                    self.sites.remove(&site);
+        for at in (0..self.sites.len()).rev() {
+            if self.sites[at].head.is_none() {
+                self.sites[at].head = self.head(at, spaces).await?;
+                if self.sites[at].head.is_none() {
+                    self.sites.swap_remove(at);
                 }
             }
         }
-        let Some((_, site)) = first else { return Ok(None) };
-        let Some(log) = self.sites.get_mut(&site) else { return Ok(None) };
+        let first = (0..self.sites.len()).min_by_key(|at| (self.sites[*at].head, self.sites[*at].site));
+        let Some(at) = first else { return Ok(None) };
+        let log = &mut self.sites[at];
+        let (site, head) = (log.site, log.head.take());
         let Some((version, past)) = log.at_next() else { return Ok(None) };
         let (version, kind, json) = (version.version, past.event.kind, past.json.clone());
         let sequence = past.sequence;
-        log.last_at = log.last_at.max(past.event.at);
+        log.last_at = head.unwrap_or(log.last_at);
         log.next.1 += 1;
         // The last event of a version that the client hears of carries the cursor behind it.
-        let id = if self.skip_unseen(site, spaces) {
+        let id = if self.skip_unseen(at, spaces) {
             self.cursor.clone().with_part(site, version, sequence).to_string()
         } else {
             self.cursor.advance(prefix(site), version.0);
@@ -102,54 +106,46 @@ impl Backlog {
     }
 
     /// When the next event of a site happened that the client hears of; `None` when there is no more.
-    async fn head(&mut self, site: SiteId, spaces: &BTreeSet<SpaceId>) -> Result<Option<Stamp>, Problem> {
+    async fn head(&mut self, at: usize, spaces: &BTreeSet<SpaceId>) -> Result<Option<Stamp>, Problem> {
         loop {
-            let Some(log) = self.sites.get(&site) else { return Ok(None) };
+            let log = &mut self.sites[at];
             let Some(piece) = &log.piece else {
                 if log.read_to >= log.end {
                     return Ok(None);
                 }
-                let piece = self.recent.after(site, log.read_to).await?;
-                let Some(log) = self.sites.get_mut(&site) else { return Ok(None) };
-                // Nothing more to read, whatever the end was thought to be.
+                let piece = self.recent.after(log.site, log.read_to).await?;
                 if piece.upto <= log.read_to {
+                    // Nothing more to read, whatever the end was thought to be.
                     log.read_to = log.end;
-                    continue;
+                } else {
+                    let first = piece.versions.partition_point(|version| version.version <= log.read_to);
+                    (log.next, log.piece) = ((first, 0), Some(piece));
                 }
-                let first = piece.versions.partition_point(|version| version.version <= log.read_to);
-                log.next = (first, 0);
-                log.piece = Some(piece);
                 continue;
             };
             match piece.versions.get(log.next.0) {
                 Some(version) if version.after < log.end => {
-                    let version = version.version;
-                    if self.skip_unseen(site, spaces) {
-                        let log = self.sites.get(&site);
-                        return Ok(log.and_then(|log| Some(log.at_next()?.1.event.at.max(log.last_at))));
+                    let (site, version) = (log.site, version.version);
+                    if self.skip_unseen(at, spaces) {
+                        let log = &self.sites[at];
+                        return Ok(log.at_next().map(|(_, past)| past.event.at.max(log.last_at)));
                     }
                     self.cursor.advance(prefix(site), version.0);
-                    if let Some(log) = self.sites.get_mut(&site) {
-                        log.next = (log.next.0 + 1, 0);
-                    }
+                    let next = &mut self.sites[at].next;
+                    *next = (next.0 + 1, 0);
                 }
                 Some(_) => return Ok(None),
-                None => {
-                    let upto = piece.upto;
-                    if let Some(log) = self.sites.get_mut(&site) {
-                        (log.read_to, log.piece) = (upto, None);
-                    }
-                }
+                None => (log.read_to, log.piece) = (piece.upto, None),
             }
         }
     }
 
     /// Passes over the events of a site's version at hand that are not for this client; says whether there is one left.
-    fn skip_unseen(&mut self, site: SiteId, spaces: &BTreeSet<SpaceId>) -> bool {
-        let Some(log) = self.sites.get_mut(&site) else { return false };
+    fn skip_unseen(&mut self, at: usize, spaces: &BTreeSet<SpaceId>) -> bool {
+        let log = &mut self.sites[at];
         while let Some((version, past)) = log.at_next() {
             let sees = super::sees(&past.event, self.account, spaces, self.only.as_deref());
-            if sees && !self.cursor.has_seen(prefix(site), version.version.0, past.sequence) {
+            if sees && !self.cursor.has_seen(prefix(log.site), version.version.0, past.sequence) {
                 return true;
             }
             log.next.1 += 1;

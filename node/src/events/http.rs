@@ -123,7 +123,7 @@ async fn answer(
         .filter(|cursor| !cursor.is_empty());
     // A stream begins after everything that has been answered with success so far: the hub may be a moment behind.
     let now = || Cursor::from(app.store.vector().as_ref());
-    let (mut cursor, mut reset) = match given.map(str::parse::<Cursor>) {
+    let (mut cursor, mut reset) = match given.map(|text| Cursor::read(text, &app.store.vector())) {
         None => (now(), false),
         Some(Ok(cursor)) => (cursor, false),
         // An EventSource would give up over a status; told to start over, it goes on.

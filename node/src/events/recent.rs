@@ -155,3 +155,50 @@ fn read(db: &rusqlite::Connection, site: SiteId, after: Version) -> Result<Piece
     }
     Ok(Piece { after, upto, versions, bytes, read_at: Instant::now() })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::TestNode;
+
+    #[tokio::test]
+    async fn what_many_have_missed_is_read_once() {
+        let node = TestNode::start();
+        let ada = node.sign_up("Ada").await;
+        let space = node.post("/v1/spaces", &ada.token, json!({ "name": "room" })).await.expect(201);
+        let path = format!("/v1/spaces/{}/messages", space["id"].as_str().expect("an id"));
+        for number in 0..10 {
+            node.post(&path, &ada.token, json!({ "body": number.to_string() })).await.expect(201);
+        }
+        let (store, site) = (node.app.store.clone(), node.app.store.site());
+        let recent = Recent::new(store.clone());
+        let end = store.vector().get(site);
+        let pieces = join_all((0..20).map(|_| recent.after(site, Version(2)))).await;
+        let pieces: Vec<Arc<Piece>> = pieces.into_iter().map(|piece| piece.expect("a piece")).collect();
+        // As many reads at most as run at a time; all that come later share one.
+        let mut different: Vec<*const Piece> = pieces.iter().map(Arc::as_ptr).collect();
+        different.sort_unstable();
+        different.dedup();
+        assert!(different.len() <= READS, "{} reads", different.len());
+        let last = recent.after(site, Version(end.0 - 1)).await.expect("a piece");
+        assert!(
+            pieces.iter().any(|piece| Arc::ptr_eq(piece, &last)),
+            "it begins within a piece that is kept"
+        );
+        assert_eq!((last.after, last.upto), (Version(2), end));
+        let earlier = recent.after(site, Version(0)).await.expect("a piece");
+        assert_eq!((earlier.after, earlier.upto), (Version(0), end));
+        let none = recent.after(site, end).await.expect("a piece");
+        assert_eq!((none.upto, none.versions.len()), (end, 0));
+        // What has come since is not hidden by what is kept.
+        node.post(&path, &ada.token, json!({ "body": "new" })).await.expect(201);
+        let new = recent.after(site, end).await.expect("a piece");
+        assert_eq!((new.after, new.upto), (end, store.vector().get(site)));
+        let kept = recent.lock();
+        let bytes: usize = kept.sites.values().flatten().map(|(_, piece)| piece.bytes).sum();
+        assert_eq!(kept.bytes, bytes);
+    }
+}

@@ -65,7 +65,14 @@ impl Stream {
     pub async fn missed(&mut self) -> Option<VecDeque<Arc<Item>>> {
         let mut items = VecDeque::new();
         let mut bytes = 0;
-        let spaces = if self.backlog.is_some() { self.opened.spaces() } else { BTreeSet::new() };
+        // What it follows now, not when it was opened (I6).
+        let spaces = match &mut self.backlog {
+            Some(backlog) => {
+                backlog.look_again();
+                self.opened.spaces()
+            }
+            None => BTreeSet::new(),
+        };
         while let Some(backlog) = &mut self.backlog {
             match backlog.next(&spaces).await {
                 Ok(Some(item)) => {
