@@ -41,6 +41,9 @@ use crate::{
 const DATABASE: &str = "mychat.db";
 /// How long a connection may take to send the head of a call, idle time before it included.
 const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// How long (on Linux) a client may leave what was sent to it unacknowledged: one that has vanished without a word is found by the
+/// pings of its stream, at the latest this long after one.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
 /// The pause after the system could not give a connection, which goes on for as long as it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that may wait in the system's queue; the system may allow fewer.
@@ -257,8 +260,7 @@ async fn accept(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    // Small events must not wait for more to come.
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = prepare(&stream) {
                         tracing::debug!(%peer, %error, "a connection was gone at once");
                     }
                     return Some((stream, peer, place));
@@ -274,6 +276,15 @@ async fn accept(
         next = next => next,
         () = stop.cancelled() => None,
     }
+}
+
+/// Sets what a connection of ours needs of the system.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    // Small events must not wait for more to come.
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
 }
 
 /// HTTP/1.1 and HTTP/2 on one port, with bounds on what a client can make it hold.

@@ -358,6 +358,9 @@ mod tests {
                 cursor = cursor.with_part(SiteId(site), Version(version), sequence);
             }
             let text = cursor.to_string();
+            let marked = Marked::of(&cursor.entries, None);
+            prop_assume!(cursor.entries.len() == vector.iter().count());
+            prop_assume!(others.iter().all(|(site, _)| marked.version(prefix(site)).is_none()));
             // A node that knows these and others, one that knows some, and whoever only parses it.
             let mut all = others.clone();
             all.merge(&vector);
@@ -376,17 +379,6 @@ mod tests {
             prop_assert_eq!(&again, &cursor);
             some.merge(&vector);
             prop_assert_eq!(&some, &cursor);
-        }
-
-        #[test]
-        fn a_list_taken_for_other_sites_is_refused(vector in vectors_of(9..40)) {
-            // Of every site the node knows another one with the same mark: found by trying, for short marks.
-            let text = Cursor::from(&vector).to_string();
-            let same: VersionVector = vector.iter().map(|(site, version)| (twin(site), version)).collect();
-            prop_assert_eq!(Cursor::read(&text, &same), Err(MalformedCursor));
-            let mut both = vector.clone();
-            both.merge(&same);
-            prop_assert_eq!(Cursor::read(&text, &both), Err(MalformedCursor));
         }
 
         #[test]
@@ -411,6 +403,22 @@ mod tests {
             })
             .find(|twin| prefix(*twin) != prefix(site) && marked.version(prefix(*twin)).is_some())
             .expect("one in 65,536")
+    }
+
+    #[test]
+    fn a_list_that_may_be_of_other_sites_is_refused() {
+        let mut rng = StdRng::seed_from_u64(9);
+        let vector: VersionVector = (1..12).map(|version| (SiteId(rng.random()), Version(version))).collect();
+        let text = Cursor::from(&vector).to_string();
+        // Of every site the node knows another one with the same mark.
+        let twins: VersionVector = vector.iter().map(|(site, version)| (twin(site), version)).collect();
+        assert_eq!(Cursor::read(&text, &twins), Err(MalformedCursor));
+        let mut both = vector.clone();
+        both.merge(&twins);
+        assert_eq!(Cursor::read(&text, &both), Err(MalformedCursor));
+        // A writer that knows both tells them apart.
+        let cursor = Cursor::from(&both);
+        assert_eq!(Cursor::read(&cursor.to_string(), &both), Ok(cursor));
     }
 
     #[test]

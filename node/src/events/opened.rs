@@ -72,7 +72,10 @@ impl Opened {
         // Nothing is told between the two: the books are locked.
         if let Some(Leaving { reader, spaces, items, ended }) = state.settle(self.id) {
             let first = items.iter().map(|item| item.wire.clone()).collect();
-            state.reactors().add(Settling { tcp, place, reader, spaces, first, ended });
+            let (account, session) = (reader.account, reader.session);
+            if !state.reactors().add(Settling { tcp, place, reader, spaces, first, ended }) {
+                state.departed(&[(account, session)]);
+            }
         }
         self.settled = true;
         drop(state);

@@ -4,7 +4,7 @@
 //! The head is looked at without taking it off the socket. Whatever is not the usual form of such a call, in one piece
 //! and without a body, goes to hyper as if nobody had looked. The call itself passes the same router as all others.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
 use axum::{
     Router,
@@ -37,10 +37,6 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 /// The longest answer that is not a stream: a problem document, a goodbye.
 const MAX_ANSWER: usize = 1 << 20;
-/// How long a client may leave what was sent to it unacknowledged: one that has vanished without a word is found by the
-/// pings, at the latest this long after one.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
-
 /// Takes the connection over if its first call is for the event stream, and gives it back if it is not. `opening` are the
 /// turns for calls that are answered at a time.
 ///
@@ -66,7 +62,6 @@ pub async fn first_call(
     let turn = opening.acquire().await.map_err(io::Error::other)?;
     let Some((request, length)) = head(&tcp, peer).await? else { return Ok(Some((tcp, place))) };
     take(&mut tcp, length).await?;
-    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     let response = match router.clone().call(request).await {
         Ok(response) => response,
         Err(never) => match never {},

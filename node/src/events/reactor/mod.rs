@@ -137,14 +137,15 @@ impl Reactors {
         Ok(())
     }
 
-    /// Gives a stream to the reactor that has the fewest.
-    pub fn add(&self, settling: Settling) {
+    /// Gives a stream to the reactor that has the fewest; `false` when there is none left.
+    pub fn add(&self, settling: Settling) -> bool {
         let reactors = self.running.get().map_or(&[][..], Vec::as_slice);
-        let fewest = reactors.iter().min_by_key(|reactor| reactor.streams.load(Ordering::Relaxed));
-        if let Some(reactor) = fewest {
-            reactor.streams.fetch_add(1, Ordering::Relaxed);
-            reactor.inbox.push(Command::Add(Box::new(settling)));
-        }
+        let living = reactors.iter().filter(|reactor| !reactor.inbox.is_dead());
+        let fewest = living.min_by_key(|reactor| reactor.streams.load(Ordering::Relaxed));
+        let Some(reactor) = fewest else { return false };
+        reactor.streams.fetch_add(1, Ordering::Relaxed);
+        reactor.inbox.push(Command::Add(Box::new(settling)));
+        true
     }
 
     /// Tells all.

@@ -37,6 +37,8 @@ struct Waiting {
     commands: Vec<Command>,
     bytes: usize,
     asleep: bool,
+    /// The thread has ended.
+    dead: bool,
 }
 
 /// What waits for a reactor.
@@ -48,9 +50,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Puts a command in line.
+    /// Puts a command in line; nothing comes of it when the reactor has ended.
     pub fn push(&self, command: Command) {
         let mut waiting = self.lock();
+        if waiting.dead {
+            return;
+        }
         if let Command::Tell(Tell::Event(event)) = &command {
             waiting.bytes += event.wire.len();
         }
@@ -60,6 +65,11 @@ impl Inbox {
         {
             tracing::error!(%error, "a reactor can't be woken");
         }
+    }
+
+    /// Whether the reactor has ended.
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
     }
 
     /// Whether the reactor is so far behind that the hub has to wait.
@@ -117,6 +127,19 @@ pub struct Shard {
     streams: Streams<Socket>,
     slot: usize,
     stopped: bool,
+}
+
+impl Drop for Shard {
+    /// Also when it ends by a bug: the hub must not wait for it, nor the other reactors for the hub.
+    fn drop(&mut self) {
+        let mut waiting = self.inbox.lock();
+        *waiting = Waiting { dead: true, ..Waiting::default() };
+        drop(waiting);
+        self.inbox.room.notify_one();
+        if !self.stopped {
+            tracing::error!(reactor = self.name, "a reactor has ended: its clients come back to the others");
+        }
+    }
 }
 
 impl Shard {
