@@ -1,5 +1,7 @@
 //! [`Node`]: a running node. Opens the database, joins the other nodes, serves HTTP, and goes out of service cleanly.
 
+mod takeover;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, PoisonError},
@@ -9,7 +11,10 @@ use std::{
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use mychat_replication::{
     cluster::ClusterKey,
@@ -27,7 +32,7 @@ use tower::Service;
 use crate::{
     app::App,
     cluster::{Cluster, Joining},
-    config::{Limits, Listen, NodeConfig},
+    config::{Listen, NodeConfig},
     derive::{Derived, schema},
     http,
 };
@@ -36,8 +41,13 @@ use crate::{
 const DATABASE: &str = "mychat.db";
 /// How long a connection may take to send the head of a call, idle time before it included.
 const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// How long (on Linux) a client may leave what was sent to it unacknowledged: one that has vanished without a word is found by the
+/// pings of its stream, at the latest this long after one.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
 /// The pause after the system could not give a connection, which goes on for as long as it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that may wait in the system's queue; the system may allow fewer.
+const WAITING_CONNECTIONS: i32 = 4096;
 /// The largest head of a call, and what is read ahead of a body, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -103,8 +113,7 @@ impl Node {
         let stop = CancellationToken::new();
         let expiring = http::expiry::run(app.store.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(expiring));
-        let serving =
-            tokio::spawn(serve(listener, http::router(app.clone()), app.config.limits, stop.clone()));
+        let serving = tokio::spawn(serve(listener, http::router(app.clone()), app.clone(), stop.clone()));
         tracing::info!(node = %app.node(), region = app.config.region, %http, url = app.config.public_url, "the node serves");
         Ok(Self { app, http, stop, serving, cluster })
     }
@@ -133,7 +142,7 @@ impl Node {
         self.http
     }
 
-    /// Goes out of service: says so, lets calls that are under way end, for [`Limits::drain`] at most, and closes the
+    /// Goes out of service: says so, lets calls that are under way end, for [`crate::config::Limits::drain`] at most, and closes the
     /// database.
     pub async fn shutdown(self) {
         self.app.condition.drain();
@@ -159,45 +168,85 @@ impl std::fmt::Debug for Node {
 async fn bind(config: &NodeConfig) -> Result<TcpListener, StartError> {
     let listen = config.http.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StartError::Used)?;
     match listen {
-        Listen::Address(at) => {
-            TcpListener::bind(at).await.map_err(|source| StartError::Http { at: at.to_string(), source })
-        }
+        Listen::Address(at) => TcpListener::bind(at)
+            .await
+            .and_then(lengthen)
+            .map_err(|source| StartError::Http { at: at.to_string(), source }),
         Listen::Socket(socket) => socket
             .set_nonblocking(true)
             .and_then(|()| TcpListener::from_std(socket))
+            .and_then(lengthen)
             .map_err(|source| StartError::Http { at: "the given socket".into(), source }),
     }
 }
 
+/// Lets many clients wait in the system's queue: when a node dies, its clients come to the others together.
+fn lengthen(listener: TcpListener) -> std::io::Result<TcpListener> {
+    socket2::SockRef::from(&listener).listen(WAITING_CONNECTIONS)?;
+    Ok(listener)
+}
+
 /// Takes connections until `stop`, then waits for what is under way.
-async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+async fn serve(listener: TcpListener, router: Router, app: App, stop: CancellationToken) {
+    let limits = app.config.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
-    let (graceful, kill) = (GracefulShutdown::new(), CancellationToken::new());
-    let server = Arc::new(server());
+    let opening = Arc::new(Semaphore::new(takeover::OPENING));
+    let graceful = GracefulShutdown::new();
+    let (server, kill) = (Arc::new(server()), CancellationToken::new());
     while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
-        let router = router.clone();
-        let service = hyper::service::service_fn(move |mut call: hyper::Request<hyper::body::Incoming>| {
-            call.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().call(call)
-        });
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-        let (connection, kill) = (graceful.watch(connection), kill.clone());
+        let (router, server, opening) = (router.clone(), Arc::clone(&server), Arc::clone(&opening));
+        let (watcher, stop, kill) = (graceful.watcher(), stop.clone(), kill.clone());
         tokio::spawn(async move {
-            let _place = place;
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    // Clients go away and send what is no HTTP: nothing to do about either.
-                    tracing::debug!(%peer, %error, "a connection broke");
-                },
-                () = kill.cancelled() => {}
+            let first = tokio::select! {
+                first = takeover::first_call(stream, peer, place, &router, &opening, &stop) => first,
+                () = kill.cancelled() => return,
+            };
+            match first {
+                // In a task of its own, so that a stream's task is no larger than it has to be.
+                Ok(Some((stream, place))) => {
+                    tokio::spawn(async move {
+                        let _place = place;
+                        tokio::select! {
+                            () = calls(&server, router, stream, peer, watcher) => {}
+                            () = kill.cancelled() => {}
+                        }
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%peer, %error, "a connection broke"),
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    let quiet = async {
+        graceful.shutdown().await;
+        let _ = places.acquire_many(all).await;
+    };
+    if tokio::time::timeout(limits.drain, quiet).await.is_err() {
         tracing::warn!("some calls did not end in time and are cut off");
     }
     kill.cancel();
+    app.events.cut();
+}
+
+/// Answers the calls of a connection, one after the other or many at once.
+async fn calls(
+    server: &auto::Builder<TokioExecutor>,
+    router: Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+    watcher: Watcher,
+) {
+    let service = hyper::service::service_fn(move |mut call: hyper::Request<hyper::body::Incoming>| {
+        call.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().call(call)
+    });
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        // Clients go away and send what is no HTTP: nothing to do about either.
+        tracing::debug!(%peer, %error, "a connection broke");
+    }
 }
 
 /// The next connection; none once the node stops. While all places are taken, clients wait in the system's queue.
@@ -211,8 +260,7 @@ async fn accept(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    // Small events must not wait for more to come.
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = prepare(&stream) {
                         tracing::debug!(%peer, %error, "a connection was gone at once");
                     }
                     return Some((stream, peer, place));
@@ -228,6 +276,15 @@ async fn accept(
         next = next => next,
         () = stop.cancelled() => None,
     }
+}
+
+/// Sets what a connection of ours needs of the system.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    // Small events must not wait for more to come.
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    Ok(())
 }
 
 /// HTTP/1.1 and HTTP/2 on one port, with bounds on what a client can make it hold.

@@ -1,55 +1,47 @@
-//! What a client has missed: read from the sites' logs between its cursor and where the hub stands, merged in the
-//! order of sending.
+//! What a client has missed: the sites' logs between its cursor and where the hub stands, merged in the order of sending.
 //!
-//! Each site's log is read in pieces of [`PIECE`] bytes, so memory does not depend on how much was missed (I7).
+//! Each site's log comes in pieces (`recent.rs`), so memory does not depend on how much was missed (I7).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{collections::BTreeSet, sync::Arc};
 
 use mychat_replication::{
     clock::Stamp,
     log::{SiteId, Version, VersionVector},
-    store::{Store, StoreError, read_log},
 };
 
 use super::{
-    Cursor, Event, Item,
+    Cursor, Item,
     cursor::prefix,
-    steps::{self, Audience, Step},
+    recent::{Past, PastVersion, Piece, Recent},
 };
 use crate::{
     http::Problem,
     ids::{AccountId, SpaceId},
-    spaces,
 };
 
-/// Bytes of one site's log that are read at a time.
-const PIECE: usize = 64 << 10;
 /// Versions that a client may have missed; one that lacks more is told to read the history again.
 pub const MAX_MISSED: u64 = 200_000;
 
-/// An event of one site, or the end of a version of it.
-struct Missed {
-    at: Stamp,
-    version: Version,
-    /// `None` behind the last event of a version.
-    event: Option<(u32, Event)>,
-}
-
 /// The rest of one site's log.
 struct SiteLog {
+    site: SiteId,
     read_to: Version,
     end: Version,
-    waiting: VecDeque<Missed>,
+    piece: Option<Arc<Piece>>,
+    /// The next version of the piece, and the next event of that.
+    next: (usize, usize),
     last_at: Stamp,
+    /// When the next event that the client hears of happened, once that is known.
+    head: Option<Stamp>,
 }
 
 /// A merge of the logs that a client has missed a part of.
 pub struct Backlog {
-    store: Store,
+    recent: Arc<Recent>,
     account: AccountId,
-    only: Option<BTreeSet<SpaceId>>,
+    only: Option<Arc<BTreeSet<SpaceId>>>,
     cursor: Cursor,
-    sites: BTreeMap<SiteId, SiteLog>,
+    sites: Vec<SiteLog>,
 }
 
 /// How many versions of `vector` a client with this cursor lacks.
@@ -60,120 +52,112 @@ pub fn missed(cursor: &Cursor, vector: &VersionVector) -> u64 {
 impl Backlog {
     /// The backlog from `cursor` to `until`, of what `account` may see of the spaces `only` (all, if none is named).
     pub fn new(
-        store: Store,
+        recent: Arc<Recent>,
         account: AccountId,
-        only: Option<BTreeSet<SpaceId>>,
+        only: Option<Arc<BTreeSet<SpaceId>>>,
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
-        let sites = until
-            .iter()
-            .map(|(site, end)| {
-                let read_to = Version(cursor.seen(prefix(site)));
-                (site, SiteLog { read_to, end, waiting: VecDeque::new(), last_at: Stamp::default() })
-            })
-            .filter(|(_, log)| log.read_to < log.end)
-            .collect();
-        Self { store, account, only, cursor, sites }
+        let sites = until.iter().map(|(site, end)| {
+            let read_to = Version(cursor.seen(prefix(site)));
+            SiteLog { site, read_to, end, piece: None, next: (0, 0), last_at: Stamp::default(), head: None }
+        });
+        let sites = sites.filter(|log| log.read_to < log.end).collect();
+        Self { recent, account, only, cursor, sites }
     }
 
-    /// The next event, with the cursor after it; `None` at the end.
+    /// What the client follows may have changed.
+    pub fn look_again(&mut self) {
+        for log in &mut self.sites {
+            log.head = None;
+        }
+    }
+
+    /// The next event for a client that follows `spaces`, with the cursor after it; `None` at the end.
     ///
     /// # Errors
     /// When the database can't be read: the client comes back with its cursor.
-    pub async fn next(&mut self) -> Result<Option<Item>, Problem> {
-        loop {
-            self.refill().await?;
-            let first = self
-                .sites
-                .iter()
-                .filter_map(|(site, log)| log.waiting.front().map(|missed| (missed.at, *site)))
-                .min();
-            let Some((_, site)) = first else { return Ok(None) };
-            let Some(missed) = self.sites.get_mut(&site).and_then(|log| log.waiting.pop_front()) else {
-                continue;
-            };
-            let Some((sequence, event)) = missed.event else {
-                self.cursor.advance(prefix(site), missed.version.0);
-                continue;
-            };
-            if self.cursor.has_seen(prefix(site), missed.version.0, sequence) {
-                continue;
+    pub async fn next(&mut self, spaces: &BTreeSet<SpaceId>) -> Result<Option<Item>, Problem> {
+        for at in (0..self.sites.len()).rev() {
+            if self.sites[at].head.is_none() {
+                self.sites[at].head = self.head(at, spaces).await?;
+                if self.sites[at].head.is_none() {
+                    self.sites.swap_remove(at);
+                }
             }
-            // The last event of a version carries the cursor behind it.
-            let next = self.sites.get(&site).and_then(|log| log.waiting.front());
-            let id = if next.is_some_and(|next| next.event.is_none() && next.version == missed.version) {
-                self.cursor.advance(prefix(site), missed.version.0);
-                self.cursor.to_string()
-            } else {
-                self.cursor.clone().with_part(site, missed.version, sequence).to_string()
+        }
+        let first = (0..self.sites.len()).min_by_key(|at| (self.sites[*at].head, self.sites[*at].site));
+        let Some(at) = first else { return Ok(None) };
+        let log = &mut self.sites[at];
+        let (site, head) = (log.site, log.head.take());
+        let Some((version, past)) = log.at_next() else { return Ok(None) };
+        let (version, kind, json) = (version.version, past.event.kind, past.json.clone());
+        let sequence = past.sequence;
+        log.last_at = head.unwrap_or(log.last_at);
+        log.next.1 += 1;
+        // The last event of a version that the client hears of carries the cursor behind it.
+        let id = if self.skip_unseen(at, spaces) {
+            self.cursor.clone().with_part(site, version, sequence).to_string()
+        } else {
+            self.cursor.advance(prefix(site), version.0);
+            self.cursor.to_string()
+        };
+        Ok(Some(Item::from_json(Some(id), kind, json)))
+    }
+
+    /// When the next event of a site happened that the client hears of; `None` when there is no more.
+    async fn head(&mut self, at: usize, spaces: &BTreeSet<SpaceId>) -> Result<Option<Stamp>, Problem> {
+        loop {
+            let log = &mut self.sites[at];
+            let Some(piece) = &log.piece else {
+                if log.read_to >= log.end {
+                    return Ok(None);
+                }
+                let piece = self.recent.after(log.site, log.read_to).await?;
+                if piece.upto <= log.read_to {
+                    // Nothing more to read, whatever the end was thought to be.
+                    log.read_to = log.end;
+                } else {
+                    let first = piece.versions.partition_point(|version| version.version <= log.read_to);
+                    (log.next, log.piece) = ((first, 0), Some(piece));
+                }
+                continue;
             };
-            return Ok(Some(Item::new(Some(id), event.kind, &event.data)));
+            match piece.versions.get(log.next.0) {
+                Some(version) if version.after < log.end => {
+                    let (site, version) = (log.site, version.version);
+                    if self.skip_unseen(at, spaces) {
+                        let log = &self.sites[at];
+                        return Ok(log.at_next().map(|(_, past)| past.event.at.max(log.last_at)));
+                    }
+                    self.cursor.advance(prefix(site), version.0);
+                    let next = &mut self.sites[at].next;
+                    *next = (next.0 + 1, 0);
+                }
+                Some(_) => return Ok(None),
+                None => (log.read_to, log.piece) = (piece.upto, None),
+            }
         }
     }
 
-    /// Reads on where a site has nothing waiting, in one snapshot for all of them.
-    async fn refill(&mut self) -> Result<(), Problem> {
-        let empty: Vec<(SiteId, Version, Version)> = self
-            .sites
-            .iter()
-            .filter(|(_, log)| log.waiting.is_empty() && log.read_to < log.end)
-            .map(|(site, log)| (*site, log.read_to, log.end))
-            .collect();
-        if empty.is_empty() {
-            return Ok(());
-        }
-        let (account, only) = (self.account, self.only.clone());
-        let read = move |db: &rusqlite::Connection| {
-            let spaces: BTreeSet<SpaceId> = spaces::spaces_of(db, account)?.into_iter().collect();
-            let sees = |event: &Event| super::sees(event, account, &spaces, only.as_ref());
-            let mut pieces = Vec::new();
-            for (site, after, end) in empty {
-                pieces.push((site, read_piece(db, site, after, end, &sees)?));
+    /// Passes over the events of a site's version at hand that are not for this client; says whether there is one left.
+    fn skip_unseen(&mut self, at: usize, spaces: &BTreeSet<SpaceId>) -> bool {
+        let log = &mut self.sites[at];
+        while let Some((version, past)) = log.at_next() {
+            let sees = super::sees(&past.event, self.account, spaces, self.only.as_deref());
+            if sees && !self.cursor.has_seen(prefix(log.site), version.version.0, past.sequence) {
+                return true;
             }
-            Ok::<_, StoreError>(pieces)
-        };
-        for (site, (read_to, missed)) in self.store.read(read).await? {
-            let Some(log) = self.sites.get_mut(&site) else { continue };
-            log.read_to = read_to;
-            for mut missed in missed {
-                // The order within a site stands, whatever its rows say of the time.
-                missed.at = missed.at.max(log.last_at);
-                log.last_at = missed.at;
-                log.waiting.push_back(missed);
-            }
+            log.next.1 += 1;
         }
-        Ok(())
+        false
     }
 }
 
-/// One piece of a site's log as events, and how far it reaches.
-fn read_piece(
-    db: &rusqlite::Connection,
-    site: SiteId,
-    after: Version,
-    end: Version,
-    sees: &impl Fn(&Event) -> bool,
-) -> rusqlite::Result<(Version, Vec<Missed>)> {
-    let mut missed = Vec::new();
-    let mut reached = after;
-    let nobody = Audience::new();
-    for frame in read_log(db, site, after, PIECE)?.frames {
-        if frame.after >= end {
-            break;
-        }
-        reached = frame.version;
-        let mut last = Stamp::default();
-        for step in steps::of_frame(db, &frame, &nobody)?.steps {
-            if let Step::Event { sequence, event } = step
-                && sees(&event)
-            {
-                last = event.at;
-                missed.push(Missed { at: event.at, version: frame.version, event: Some((sequence, event)) });
-            }
-        }
-        missed.push(Missed { at: last, version: frame.version, event: None });
+impl SiteLog {
+    /// The event that comes next in the version at hand.
+    fn at_next(&self) -> Option<(&PastVersion, &Past)> {
+        let version = self.piece.as_ref()?.versions.get(self.next.0)?;
+        Some((version, version.events.get(self.next.1)?))
     }
-    // Nothing more to read, whatever the end was thought to be.
-    Ok((if reached == after { end } else { reached }, missed))
 }

@@ -6,14 +6,26 @@
 //! rest: the place of the site in the list (its number of sites for one that is not listed, then with its eight
 //! bytes), how far the version is beyond the site's, and the sequence number within it. A node that lacks a site
 //! which the cursor names is behind the cursor.
+//!
+//! A cursor of more than [`PLAIN_SITES`] sites has another format byte and a shorter form (`cursor/compact.rs`), in which
+//! a site is a few bits of its id. Whoever knows the sites makes ids of them again: [`Cursor::read`]. A cursor that was
+//! only parsed works all the same, by those bits.
+
+mod compact;
 
 use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use mychat_replication::log::{SiteId, Version, VersionVector};
 
-/// The format that this release writes.
+use self::compact::{Bits, Marked, Reader};
+
+/// The format of cursors of few sites.
 const FORMAT: u8 = 1;
+/// The format of cursors of many.
+const COMPACT: u8 = 2;
+/// So many are few.
+const PLAIN_SITES: usize = 8;
 /// The longest cursor that is looked at: some hundred sites.
 const MAX_LENGTH: usize = 8 << 10;
 
@@ -25,6 +37,8 @@ pub type SitePrefix = [u8; 8];
 pub struct Cursor {
     /// Per site the version up to which everything is seen, by site; no two with the same prefix.
     entries: Vec<(SitePrefix, u64)>,
+    /// More of them, of which only a mark is known.
+    marked: Option<Box<Marked>>,
     /// A version of which only the beginning is seen.
     part: Option<Part>,
 }
@@ -47,6 +61,19 @@ pub fn prefix(site: SiteId) -> SitePrefix {
 }
 
 impl Cursor {
+    /// Reads a cursor that a client has brought, on a node that knows these sites.
+    ///
+    /// # Errors
+    /// When it is no cursor, or it can't be told which sites it means.
+    pub fn read(text: &str, known: &VersionVector) -> Result<Self, MalformedCursor> {
+        let mut cursor: Self = text.parse()?;
+        if let Some(marked) = cursor.marked.take() {
+            let (found, rest) = marked.resolve(&Self::from(known).entries)?;
+            (cursor.entries, cursor.marked) = (found, rest.map(Box::new));
+        }
+        Ok(cursor)
+    }
+
     /// The cursor of a client that has also seen the changes of `version` up to `sequence`.
     #[must_use]
     pub fn with_part(mut self, site: SiteId, version: Version, sequence: u32) -> Self {
@@ -68,12 +95,25 @@ impl Cursor {
     pub fn advance(&mut self, site: SitePrefix, version: u64) {
         match self.entries.binary_search_by_key(&site, |entry| entry.0) {
             Ok(at) => self.entries[at].1 = self.entries[at].1.max(version),
-            Err(at) if version > 0 => self.entries.insert(at, (site, version)),
-            Err(_) => {}
+            Err(at) => {
+                let version = version.max(self.unmark(site));
+                if version > 0 {
+                    self.entries.insert(at, (site, version));
+                }
+            }
         }
         if self.part.is_some_and(|part| part.site == site && part.version <= version) {
             self.part = None;
         }
+    }
+
+    /// Takes a site off the list of those of which only a mark is known.
+    fn unmark(&mut self, site: SitePrefix) -> u64 {
+        let version = self.marked.as_mut().and_then(|marked| marked.take(site));
+        if self.marked.as_ref().is_some_and(|marked| marked.len() == 0) {
+            self.marked = None;
+        }
+        version.unwrap_or(0)
     }
 
     /// Notes that everything that a node holds is seen.
@@ -92,7 +132,10 @@ impl Cursor {
     /// The version that the cursor has of a site.
     #[must_use]
     pub fn seen(&self, site: SitePrefix) -> u64 {
-        self.entries.binary_search_by_key(&site, |entry| entry.0).map_or(0, |index| self.entries[index].1)
+        match self.entries.binary_search_by_key(&site, |entry| entry.0) {
+            Ok(index) => self.entries[index].1,
+            Err(_) => self.marked.as_ref().and_then(|marked| marked.version(site)).unwrap_or(0),
+        }
     }
 
     /// Whether a node with this vector holds everything that the cursor has seen.
@@ -101,6 +144,36 @@ impl Cursor {
         let held = Self::from(vector);
         let part = self.part.map(|part| (part.site, part.version));
         self.entries.iter().copied().chain(part).all(|(site, version)| held.seen(site) >= version)
+            && self.marked.as_ref().is_none_or(|marked| marked.covered_by(&held.entries))
+    }
+
+    /// The short form.
+    fn compact(&self) -> Vec<u8> {
+        let mut bits = Bits::default();
+        bits.put(COMPACT.into(), 8);
+        Marked::of(&self.entries, self.marked.as_deref()).write(&mut bits);
+        bits.put(self.part.is_some().into(), 1);
+        if let Some(part) = self.part {
+            bits.put(u64::from_be_bytes(part.site), 64);
+            bits.gamma(part.version);
+            bits.gamma(part.sequence.into());
+        }
+        bits.bytes
+    }
+
+    fn read_compact(bytes: &[u8]) -> Result<Self, MalformedCursor> {
+        let mut bits = Reader::new(bytes);
+        let marked = Marked::read(&mut bits)?;
+        let mut part = None;
+        if bits.take(1)? == 1 {
+            let site = bits.take(64)?.to_be_bytes();
+            let version = bits.gamma()?;
+            let sequence = u32::try_from(bits.gamma()?).map_err(|_| MalformedCursor)?;
+            part = Some(Part { site, version, sequence });
+        }
+        bits.end()?;
+        let marked = Some(Box::new(marked)).filter(|marked| marked.len() > 0);
+        Ok(Self { entries: Vec::new(), marked, part })
     }
 }
 
@@ -116,12 +189,15 @@ impl From<&VersionVector> for Cursor {
             }
             same
         });
-        Self { entries, part: None }
+        Self { entries, marked: None, part: None }
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.marked.is_some() || self.entries.len() > PLAIN_SITES {
+            return f.write_str(&URL_SAFE_NO_PAD.encode(self.compact()));
+        }
         let mut bytes = Vec::with_capacity(4 + self.entries.len() * 12);
         bytes.push(FORMAT);
         put_varint(&mut bytes, self.entries.len() as u64);
@@ -157,6 +233,7 @@ impl FromStr for Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| MalformedCursor)?;
         let mut rest = match bytes.split_first() {
             Some((&FORMAT, rest)) => rest,
+            Some((&COMPACT, rest)) => return Self::read_compact(rest),
             _ => return Err(MalformedCursor),
         };
         let count = take_varint(&mut rest)?;
@@ -170,7 +247,7 @@ impl FromStr for Cursor {
             }
             entries.push((*site, version));
         }
-        let mut cursor = Self { entries, part: None };
+        let mut cursor = Self { entries, marked: None, part: None };
         if !rest.is_empty() {
             cursor.part = Some(take_part(&mut rest, &cursor)?);
         }
@@ -225,11 +302,16 @@ fn take_varint(rest: &mut &[u8]) -> Result<u64, MalformedCursor> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
 
     fn vectors() -> impl Strategy<Value = VersionVector> {
-        prop::collection::vec((any::<[u8; 16]>(), 1u64..), 0..8).prop_map(|entries| {
+        vectors_of(0..8)
+    }
+
+    fn vectors_of(sites: std::ops::Range<usize>) -> impl Strategy<Value = VersionVector> {
+        prop::collection::vec((any::<[u8; 16]>(), 1u64..), sites).prop_map(|entries| {
             entries.into_iter().map(|(site, version)| (SiteId(site), Version(version))).collect()
         })
     }
@@ -266,9 +348,89 @@ mod tests {
         }
 
         #[test]
-        fn noise_is_refused_without_a_panic(noise in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn a_cursor_of_many_sites_reads_back_where_they_are_known(
+            vector in vectors_of(9..60), others in vectors_of(0..9), site in any::<[u8; 16]>(),
+            part in prop::option::of((1u64..1 << 40, 0u32..300))
+        ) {
+            let mut cursor = Cursor::from(&vector);
+            if let Some((beyond, sequence)) = part {
+                let version = vector.get(SiteId(site)).0.saturating_add(beyond);
+                cursor = cursor.with_part(SiteId(site), Version(version), sequence);
+            }
+            let text = cursor.to_string();
+            let marked = Marked::of(&cursor.entries, None);
+            prop_assume!(cursor.entries.len() == vector.iter().count());
+            prop_assume!(others.iter().all(|(site, _)| marked.version(prefix(site)).is_none()));
+            // A node that knows these and others, one that knows some, and whoever only parses it.
+            let mut all = others.clone();
+            all.merge(&vector);
+            prop_assert_eq!(Cursor::read(&text, &all), Ok(cursor.clone()));
+            let few: VersionVector = vector.iter().step_by(2).collect();
+            let mut some = Cursor::read(&text, &few).expect("nothing is ambiguous");
+            let parsed: Cursor = text.parse().expect("a cursor");
+            for (site, version) in vector.iter() {
+                prop_assert_eq!(some.seen(prefix(site)), version.0);
+                prop_assert_eq!(parsed.seen(prefix(site)), version.0);
+            }
+            prop_assert!(some.is_covered_by(&all) == part.is_none() && parsed.is_covered_by(&all) == part.is_none());
+            prop_assert!(!some.is_covered_by(&few) && !parsed.is_covered_by(&few));
+            // As it is passed on by a node that learns the rest meanwhile.
+            let again = Cursor::read(&some.to_string(), &all).expect("a cursor");
+            prop_assert_eq!(&again, &cursor);
+            some.merge(&vector);
+            prop_assert_eq!(&some, &cursor);
+        }
+
+        #[test]
+        fn noise_is_refused_without_a_panic(mut noise in prop::collection::vec(any::<u8>(), 0..64), format in 1u8..4) {
+            if let Some(first) = noise.first_mut() {
+                *first = format;
+            }
             if let Ok(cursor) = URL_SAFE_NO_PAD.encode(noise).parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            }
+        }
+    }
+
+    /// Another site with the same 16-bit mark.
+    fn twin(site: SiteId) -> SiteId {
+        let marked = Marked::of(&[(prefix(site), 1)], None);
+        let mut twin = site;
+        (0u64..)
+            .map(|number| {
+                twin.0[..8].copy_from_slice(&number.to_be_bytes());
+                twin
+            })
+            .find(|twin| prefix(*twin) != prefix(site) && marked.version(prefix(*twin)).is_some())
+            .expect("one in 65,536")
+    }
+
+    #[test]
+    fn a_list_that_may_be_of_other_sites_is_refused() {
+        let mut rng = StdRng::seed_from_u64(9);
+        let vector: VersionVector = (1..12).map(|version| (SiteId(rng.random()), Version(version))).collect();
+        let text = Cursor::from(&vector).to_string();
+        // Of every site the node knows another one with the same mark.
+        let twins: VersionVector = vector.iter().map(|(site, version)| (twin(site), version)).collect();
+        assert_eq!(Cursor::read(&text, &twins), Err(MalformedCursor));
+        let mut both = vector.clone();
+        both.merge(&twins);
+        assert_eq!(Cursor::read(&text, &both), Err(MalformedCursor));
+        // A writer that knows both tells them apart.
+        let cursor = Cursor::from(&both);
+        assert_eq!(Cursor::read(&cursor.to_string(), &both), Ok(cursor));
+    }
+
+    #[test]
+    fn a_cursor_of_thirty_sites_is_short() {
+        let mut rng = StdRng::seed_from_u64(30);
+        for largest in [1u64, 1000, 1 << 20, (1 << 24) - 1] {
+            for _ in 0..50 {
+                let vector: VersionVector = (0..30)
+                    .map(|_| (SiteId(rng.random()), Version(rng.random_range(largest.div_ceil(2)..=largest))))
+                    .collect();
+                let text = Cursor::from(&vector).to_string();
+                assert!(text.len() < 200, "{} characters", text.len());
             }
         }
     }

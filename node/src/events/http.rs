@@ -1,12 +1,12 @@
 //! `GET /v1/events`: the stream as server-sent events, or by long poll.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::{Body, Bytes},
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,8 +18,10 @@ use serde_json::json;
 use super::{
     Cursor, Item,
     backlog::{Backlog, MAX_MISSED, missed},
+    goodbye::{goodbye, retry_line, retry_range},
+    handover::{CanTakeOver, Handover, joined},
     poll::poll,
-    state::{Subscription, goodbye},
+    state::Subscription,
     stream::Stream,
 };
 use crate::{
@@ -28,9 +30,6 @@ use crate::{
     ids::SpaceId,
 };
 
-/// How long a browser waits before it connects again: a random time between these, in milliseconds, so that not all
-/// that lost the same node come back in the same moment.
-const RETRY_MILLIS: std::ops::Range<u64> = 500..2500;
 /// The longest poll; shorter than the deadline of calls.
 const MAX_POLL: u64 = 25;
 
@@ -74,7 +73,7 @@ async fn events(State(app): State<App>, request: Request) -> Response {
     let manners = manners(&parts.headers, polls);
     let answer = async {
         let caller = Caller::from_request_parts(&mut parts, &app).await?;
-        answer(&app, caller, wish?.0, &parts.headers, manners).await
+        answer(&app, caller, wish?.0, &parts, manners).await
     };
     match (answer.await, manners) {
         (Ok(response), _) => response,
@@ -86,7 +85,8 @@ async fn events(State(app): State<App>, request: Request) -> Response {
                 Vec::new()
             };
             let last = goodbye(problem.code, &alternatives);
-            sse(Body::from([retry().as_bytes(), &last.wire].concat()))
+            let retry = retry_line(app.condition.open_streams());
+            sse(Body::from([retry.as_bytes(), &last.wire].concat()))
         }
     }
 }
@@ -104,7 +104,7 @@ async fn answer(
     app: &App,
     caller: Caller,
     wish: Wish,
-    headers: &HeaderMap,
+    call: &Parts,
     manners: Manners,
 ) -> Result<Response, Problem> {
     if app.condition.is_draining() {
@@ -114,15 +114,16 @@ async fn answer(
         metrics::counter!("mychat_events_refused_streams_total").increment(1);
         return Err(Problem::unavailable("the node has as many streams as it can carry"));
     }
-    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?;
-    let given = headers
+    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?.map(Arc::new);
+    let given = call
+        .headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok())
         .or(wish.cursor.as_deref())
         .filter(|cursor| !cursor.is_empty());
     // A stream begins after everything that has been answered with success so far: the hub may be a moment behind.
     let now = || Cursor::from(app.store.vector().as_ref());
-    let (mut cursor, mut reset) = match given.map(str::parse::<Cursor>) {
+    let (mut cursor, mut reset) = match given.map(|text| Cursor::read(text, &app.store.vector())) {
         None => (now(), false),
         Some(Ok(cursor)) => (cursor, false),
         // An EventSource would give up over a status; told to start over, it goes on.
@@ -140,7 +141,7 @@ async fn answer(
         (cursor, reset) = (now(), true);
     }
     let start = cursor.clone();
-    let backlog = Some(Backlog::new(app.store.clone(), caller.account, only, cursor, &opened.position));
+    let backlog = Some(Backlog::new(app.events.recent(), caller.account, only, cursor, &opened.position));
     let mut first = Vec::new();
     if reset {
         first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));
@@ -150,7 +151,17 @@ async fn answer(
         Some(seconds) => Ok(poll(stream, start, first, Duration::from_secs(seconds.min(MAX_POLL))).await),
         None => {
             first.insert(0, ready(app, &start));
-            Ok(sse(body(first, stream)))
+            let mut head = BytesMut::from(retry_line(app.condition.open_streams()).as_bytes());
+            for item in &first {
+                head.extend_from_slice(&item.wire);
+            }
+            let head = head.freeze();
+            if call.extensions.get::<CanTakeOver>().is_none() {
+                return Ok(sse(body(head, stream)));
+            }
+            let mut response = sse(Body::empty());
+            response.extensions_mut().insert(Handover::new(head, stream));
+            Ok(response)
         }
     }
 }
@@ -170,37 +181,18 @@ fn ready(app: &App, cursor: &Cursor) -> Item {
         "node": app.node(),
         "region": app.config.region,
         "cursor": cursor.to_string(),
-        "retry": RETRY_MILLIS.start,
+        "retry": retry_range(app.condition.open_streams()).start,
     });
     Item::new(Some(cursor.to_string()), "ready", &data)
 }
 
-fn retry() -> String {
-    format!("retry: {}\n", rand::random_range(RETRY_MILLIS))
-}
-
-fn body(first: Vec<Item>, stream: Stream) -> Body {
-    let mut head = BytesMut::from(retry().as_bytes());
-    for item in &first {
-        head.extend_from_slice(&item.wire);
-    }
-    Body::from_stream(stream::unfold((Some(head.freeze()), stream), async |(head, mut stream)| {
+fn body(head: Bytes, stream: Stream) -> Body {
+    Body::from_stream(stream::unfold((Some(head), stream), async |(head, mut stream)| {
         if let Some(head) = head {
             return Some((Ok::<_, std::convert::Infallible>(head), (None, stream)));
         }
         let items = stream.next().await?;
-        let piece = match items.len() {
-            // One event to many readers: the same bytes for all of them.
-            1 => items.front().map(|item| item.wire.clone()).unwrap_or_default(),
-            _ => items
-                .iter()
-                .fold(BytesMut::new(), |mut piece, item| {
-                    piece.extend_from_slice(&item.wire);
-                    piece
-                })
-                .freeze(),
-        };
-        Some((Ok(piece), (None::<Bytes>, stream)))
+        Some((Ok(joined(&items)), (None::<Bytes>, stream)))
     }))
 }
 

@@ -2,23 +2,26 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use mychat_replication::{
-    log::{Frame, VersionVector},
+    log::Frame,
     store::{Commit, Store, StoreError},
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Comings, Item,
-    queue::Queue,
+    goodbye::goodbyes,
+    opened::Opened,
+    reactor::{Departures, PING_SLOTS, Reactors},
+    recent::Recent,
     state::{State, Subscription},
     steps,
 };
@@ -31,8 +34,12 @@ use crate::{
 
 /// How often an idle stream gets a sign of life; the contract says every 20 s at least.
 const PING: Duration = Duration::from_secs(15);
-/// Requests for streams that wait for the hub; more are told that the node is busy.
+/// Requests for streams that wait for the hub; more wait for a place.
 const OPENING: usize = 4096;
+/// How long they wait before they are told that the node is busy.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the hub looks whether a reactor that is behind has room again, should it not be told.
+const ROOM: Duration = Duration::from_millis(200);
 /// Streams that are registered in one go.
 const OPEN_AT_ONCE: usize = 256;
 /// Commits that are turned into events in one read.
@@ -52,6 +59,8 @@ struct Inner {
     state: Arc<Mutex<State>>,
     condition: Arc<Condition>,
     opening: mpsc::Sender<Open>,
+    recent: Arc<Recent>,
+    store: Store,
     stop: CancellationToken,
 }
 
@@ -66,25 +75,6 @@ struct Open {
     answer: oneshot::Sender<Opened>,
 }
 
-/// A registered stream. Dropping it takes the stream off the hub's books.
-pub struct Opened {
-    id: u64,
-    /// What happens from the registration on.
-    pub queue: Arc<Queue>,
-    /// What had been told before: the rest is in the logs.
-    pub position: VersionVector,
-    state: Arc<Mutex<State>>,
-    condition: Arc<Condition>,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        state.remove(self.id);
-        self.condition.set_open_streams(state.open());
-    }
-}
-
 impl Hub {
     /// Starts the hub of a store.
     #[must_use]
@@ -92,16 +82,21 @@ impl Hub {
         let (opening, opened) = mpsc::channel(OPENING);
         let commits = store.commits();
         // Subscribed first: what is committed from here on comes as a commit, what was before is in the vector.
-        let state = Arc::new(Mutex::new(State::new(store.vector().as_ref().clone())));
+        let state = Arc::new_cyclic(|books: &Weak<Mutex<State>>| {
+            let reactors = Reactors::new(departures(books.clone(), Arc::clone(&condition)));
+            Mutex::new(State::new(store.vector().as_ref().clone(), reactors))
+        });
         let stop = CancellationToken::new();
-        let task = Task { store, state: Arc::clone(&state), condition: Arc::clone(&condition) };
+        let recent = Arc::new(Recent::new(store.clone()));
+        let task =
+            Task { store: store.clone(), state: Arc::clone(&state), condition: Arc::clone(&condition) };
         tokio::spawn({
             let stop = stop.clone();
             async move {
                 stop.run_until_cancelled(task.run(commits, opened)).await;
             }
         });
-        Self { inner: Arc::new(Inner { state, condition, opening, stop }) }
+        Self { inner: Arc::new(Inner { state, condition, opening, recent, store, stop }) }
     }
 
     /// Registers a stream.
@@ -111,12 +106,18 @@ impl Hub {
     pub async fn open(&self, subscription: Subscription) -> Result<Opened, Problem> {
         let (answer, opened) = oneshot::channel();
         let busy = || Problem::unavailable("too many streams are being opened");
-        self.inner.opening.try_send(Open { subscription, answer }).map_err(|_| busy())?;
+        let open = self.inner.opening.send(Open { subscription, answer });
+        timeout(OPENING_PATIENCE, open).await.map_err(|_| busy())?.map_err(|_| busy())?;
         opened.await.map_err(|_| busy())
     }
 
+    /// What clients have missed lately, read once for all of them.
+    pub(super) fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.inner.recent)
+    }
+
     /// Tells the streams of the members of some spaces, but those of `about` itself, something that is not kept. Spaces
-    /// with more than `most` streams are passed over. It may get lost. Returns how many streams it went to.
+    /// with more than `most` streams are passed over. It may get lost.
     pub fn publish_ephemeral(
         &self,
         spaces: &BTreeSet<SpaceId>,
@@ -124,9 +125,9 @@ impl Hub {
         kind: &'static str,
         data: &serde_json::Value,
         most: usize,
-    ) -> usize {
+    ) {
         let item = Arc::new(Item::new(None, kind, data));
-        lock(&self.inner.state).tell_ephemeral(spaces, about, &item, most)
+        lock(&self.inner.state).tell_ephemeral(spaces, about, &item, most);
     }
 
     /// How many events have been given to streams so far.
@@ -141,16 +142,39 @@ impl Hub {
         lock(&self.inner.state).comings()
     }
 
-    /// The spaces of those of some accounts who have streams open; `None` for the others.
-    #[must_use]
-    pub fn present(&self, accounts: &[AccountId]) -> Vec<(AccountId, Option<BTreeSet<SpaceId>>)> {
-        let state = lock(&self.inner.state);
-        accounts.iter().map(|account| (*account, state.spaces_of(*account))).collect()
+    /// The spaces of those of some accounts who have streams open; `None` for the others. Those whose spaces can't be
+    /// read are left out.
+    pub async fn present(&self, accounts: Vec<AccountId>) -> Vec<(AccountId, Option<BTreeSet<SpaceId>>)> {
+        if accounts.is_empty() {
+            return Vec::new();
+        }
+        let audience = lock(&self.inner.state).audience();
+        let (here, gone): (Vec<_>, Vec<_>) =
+            accounts.into_iter().partition(|account| audience.contains(*account));
+        let mut present: Vec<_> = gone.into_iter().map(|account| (account, None)).collect();
+        let read = move |db: &rusqlite::Connection| {
+            here.into_iter()
+                .map(|account| {
+                    let spaces = spaces::spaces_of(db, account)?;
+                    Ok((account, Some(spaces.into_iter().collect())))
+                })
+                .collect::<Result<Vec<_>, StoreError>>()
+        };
+        match self.inner.store.read(read).await {
+            Ok(here) => present.extend(here),
+            Err(error) => tracing::warn!(%error, "it can't be read where those who are online are members"),
+        }
+        present
     }
 
-    /// Ends all streams with a `goodbye` that names where to go.
+    /// Ends all streams with a `goodbye` that names where to go, and when.
     pub fn end_all(&self, reason: &str, alternatives: &[String]) {
-        lock(&self.inner.state).end_all(reason, alternatives);
+        end_all(&lock(&self.inner.state), reason, alternatives);
+    }
+
+    /// Cuts off the streams that have not ended by themselves.
+    pub fn cut(&self) {
+        lock(&self.inner.state).reactors().cut();
     }
 
     /// How many streams are open.
@@ -166,7 +190,22 @@ impl std::fmt::Debug for Hub {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+/// Takes streams that have gone off the books.
+fn departures(books: Weak<Mutex<State>>, condition: Arc<Condition>) -> Departures {
+    Arc::new(move |gone| {
+        if let Some(state) = books.upgrade() {
+            let mut state = lock(&state);
+            state.departed(&gone);
+            condition.set_open_streams(state.open());
+        }
+    })
+}
+
+fn end_all(state: &State, reason: &str, alternatives: &[String]) {
+    state.end_all(&goodbyes(reason, alternatives, state.open()));
+}
+
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,8 +217,9 @@ struct Task {
 
 impl Task {
     async fn run(self, mut commits: broadcast::Receiver<Arc<Commit>>, mut opening: mpsc::Receiver<Open>) {
-        let mut pings = tokio::time::interval(PING);
+        let mut pings = tokio::time::interval(PING / PING_SLOTS as u32);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut slots = (0..PING_SLOTS).cycle();
         loop {
             tokio::select! {
                 commit = commits.recv() => match commit {
@@ -203,8 +243,29 @@ impl Task {
                     }
                     self.open(batch).await;
                 }
-                _ = pings.tick() => lock(&self.state).ping(),
+                _ = pings.tick() => {
+                    let state = lock(&self.state);
+                    state.ping_settled();
+                    if slots.next() == Some(0) {
+                        state.ping();
+                    }
+                }
             }
+            self.room().await;
+        }
+    }
+
+    /// Waits while a reactor is behind: what is committed meanwhile is in the logs.
+    async fn room(&self) {
+        loop {
+            let room = {
+                let state = lock(&self.state);
+                if !state.reactors().is_full() {
+                    return;
+                }
+                state.reactors().room()
+            };
+            let _ = timeout(ROOM, room.notified()).await;
         }
     }
 
@@ -286,7 +347,7 @@ impl Task {
                         // Clients hold cursors: those who come back find what they missed.
                         tracing::error!(%error, "the log can't be read for events: the streams are ended");
                         let mut state = lock(&self.state);
-                        state.end_all("unavailable", &[]);
+                        end_all(&state, "unavailable", &[]);
                         state.skip_to(&target);
                         return;
                     }
@@ -318,13 +379,8 @@ impl Task {
             let spaces = spaces.get(&subscription.account).cloned().unwrap_or_default();
             let position = state.position().clone();
             let (id, queue) = state.add(subscription, spaces);
-            let opened = Opened {
-                id,
-                queue,
-                position,
-                state: Arc::clone(&self.state),
-                condition: Arc::clone(&self.condition),
-            };
+            let opened =
+                Opened::new(id, queue, position, Arc::clone(&self.state), Arc::clone(&self.condition));
             self.condition.set_open_streams(state.open());
             // Dropping what nobody waits for any more takes the lock itself.
             if let Err(unwanted) = answer.send(opened) {

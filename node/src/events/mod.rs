@@ -11,13 +11,19 @@
 //! that moment (invariant I6). A client that comes with a cursor, from this node or another, is registered first and
 //! then gets what the logs have between its cursor and that point (I5): no gap, and nothing twice.
 
+mod audience;
 mod backlog;
 mod comings;
 mod cursor;
+mod goodbye;
+pub mod handover;
 pub mod http;
 mod hub;
+mod opened;
 mod poll;
 mod queue;
+mod reactor;
+mod recent;
 mod state;
 mod steps;
 mod stream;

@@ -49,6 +49,7 @@ struct State {
     items: VecDeque<Arc<Item>>,
     bytes: usize,
     ended: bool,
+    nudged: bool,
     reader: Option<Waker>,
 }
 
@@ -95,10 +96,24 @@ impl Queue {
         end(&mut self.lock());
     }
 
+    /// Wakes the reader, which gets what waits, be it nothing.
+    pub fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        wake(&mut state);
+    }
+
+    /// Takes what waits, without waiting for it, and whether that was all and the stream has ended.
+    pub fn take(&self) -> (VecDeque<Arc<Item>>, bool) {
+        let mut state = self.lock();
+        state.bytes = 0;
+        (std::mem::take(&mut state.items), state.ended)
+    }
+
     /// Takes everything that waits; `None` after the end.
     pub fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<VecDeque<Arc<Item>>>> {
         let mut state = self.lock();
-        if !state.items.is_empty() {
+        if std::mem::take(&mut state.nudged) || !state.items.is_empty() {
             state.bytes = 0;
             return Poll::Ready(Some(std::mem::take(&mut state.items)));
         }

@@ -1,4 +1,8 @@
 //! The hub's books: which streams are open, whose they are, and which spaces they follow.
+//!
+//! A stream has a queue that its connection's task reads, until it settles: then a reactor has it (`reactor/`), and the
+//! books keep its account and session only. Streams over HTTP/2 and on used connections stay with their queues, and so
+//! does one whose client has seen more than this node, until the node has it too.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -8,15 +12,18 @@ use std::{
     },
 };
 
-use mychat_replication::log::VersionVector;
+use mychat_replication::log::{SiteId, VersionVector};
 use serde_json::json;
 
 use super::{
     Comings, Cursor, Event, Item,
+    audience::Audience,
     cursor::prefix,
+    goodbye::goodbye,
     queue::Queue,
+    reactor::{Reactors, Reader, Tell, Told},
     sees,
-    steps::{Audience, FrameSteps, Step},
+    steps::{FrameSteps, Step},
 };
 use crate::ids::{AccountId, SessionId, SpaceId};
 
@@ -28,36 +35,63 @@ pub struct Subscription {
     /// Under which session.
     pub session: SessionId,
     /// The spaces that it is about; all that the account is a member of, if none are named.
-    pub only: Option<BTreeSet<SpaceId>>,
+    pub only: Option<Arc<BTreeSet<SpaceId>>>,
     /// What the client has seen.
     pub cursor: Cursor,
 }
 
 struct Stream {
-    subscription: Subscription,
+    reader: Reader,
     spaces: BTreeSet<SpaceId>,
     queue: Arc<Queue>,
     /// What the client has seen beyond what this node holds, until the node has it too.
     ahead: Option<Cursor>,
 }
 
+/// A stream that leaves its queue for a reactor.
+pub struct Leaving {
+    /// Who reads it.
+    pub reader: Reader,
+    /// The spaces that its account follows.
+    pub spaces: BTreeSet<SpaceId>,
+    /// What waits for it.
+    pub items: Vec<Arc<Item>>,
+    /// Whether it ends after that.
+    pub ended: bool,
+}
+
 /// All open streams, and how far they have been told.
-#[derive(Default)]
 pub struct State {
     position: VersionVector,
     streams: HashMap<u64, Stream>,
     by_space: HashMap<SpaceId, HashSet<u64>>,
     by_account: HashMap<AccountId, HashSet<u64>>,
+    /// Those of the streams whose clients have seen more than this node.
+    ahead: BTreeSet<u64>,
     audience: Arc<Audience>,
     comings: Arc<Comings>,
     deliveries: AtomicU64,
+    settled: usize,
+    reactors: Reactors,
     next: u64,
 }
 
 impl State {
     /// Streams are told of what comes after `position`.
-    pub fn new(position: VersionVector) -> Self {
-        Self { position, ..Self::default() }
+    pub fn new(position: VersionVector, reactors: Reactors) -> Self {
+        Self {
+            position,
+            streams: HashMap::new(),
+            by_space: HashMap::new(),
+            by_account: HashMap::new(),
+            ahead: BTreeSet::new(),
+            audience: Arc::default(),
+            comings: Arc::default(),
+            deliveries: AtomicU64::new(0),
+            settled: 0,
+            reactors,
+            next: 0,
+        }
     }
 
     /// Everything up to here has been told.
@@ -67,7 +101,7 @@ impl State {
 
     /// How many streams are open.
     pub fn open(&self) -> usize {
-        self.streams.len()
+        self.streams.len() + self.settled
     }
 
     /// Those who have streams open.
@@ -77,7 +111,7 @@ impl State {
 
     /// How many events have been given to streams so far.
     pub fn deliveries(&self) -> u64 {
-        self.deliveries.load(Ordering::Relaxed)
+        self.deliveries.load(Ordering::Relaxed) + self.reactors.delivered()
     }
 
     /// Whose streams come and go.
@@ -85,10 +119,9 @@ impl State {
         Arc::clone(&self.comings)
     }
 
-    /// The spaces of an account that has streams open.
-    pub fn spaces_of(&self, account: AccountId) -> Option<BTreeSet<SpaceId>> {
-        let stream = self.by_account.get(&account)?.iter().next()?;
-        Some(self.streams.get(stream)?.spaces.clone())
+    /// Where settled streams are.
+    pub const fn reactors(&self) -> &Reactors {
+        &self.reactors
     }
 
     /// Moves on without telling anybody: there is nobody.
@@ -100,47 +133,66 @@ impl State {
     pub fn add(&mut self, subscription: Subscription, spaces: BTreeSet<SpaceId>) -> (u64, Arc<Queue>) {
         self.next += 1;
         let id = self.next;
+        let Subscription { account, session, only, cursor } = subscription;
         let queue = Arc::new(Queue::default());
-        let ahead = Some(subscription.cursor.clone()).filter(|cursor| !cursor.is_covered_by(&self.position));
+        let ahead = Some(cursor).filter(|cursor| !cursor.is_covered_by(&self.position));
+        if ahead.is_some() {
+            self.ahead.insert(id);
+        }
         for space in &spaces {
             self.by_space.entry(*space).or_default().insert(id);
         }
-        self.by_account.entry(subscription.account).or_default().insert(id);
-        Arc::make_mut(&mut self.audience)
-            .entry(subscription.account)
-            .or_default()
-            .insert(subscription.session);
-        self.comings.note(subscription.account);
-        self.streams.insert(id, Stream { subscription, spaces, queue: Arc::clone(&queue), ahead });
+        self.by_account.entry(account).or_default().insert(id);
+        self.comings.note(account);
+        self.audience.enter(account, session);
+        let reader = Reader { account, session, only };
+        self.streams.insert(id, Stream { reader, spaces, queue: Arc::clone(&queue), ahead });
         (id, queue)
     }
 
     /// Forgets a stream.
     pub fn remove(&mut self, id: u64) {
-        let Some(stream) = self.streams.remove(&id) else { return };
+        if let Some(stream) = self.take(id) {
+            self.audience.leave(stream.reader.account, stream.reader.session);
+            self.comings.note(stream.reader.account);
+        }
+    }
+
+    fn take(&mut self, id: u64) -> Option<Stream> {
+        let stream = self.streams.remove(&id)?;
+        self.ahead.remove(&id);
         for space in &stream.spaces {
             self.leave(*space, id);
         }
-        let account = stream.subscription.account;
-        self.comings.note(account);
-        let Some(siblings) = self.by_account.get_mut(&account) else { return };
-        siblings.remove(&id);
-        if siblings.is_empty() {
-            self.by_account.remove(&account);
+        let account = stream.reader.account;
+        if let Some(siblings) = self.by_account.get_mut(&account) {
+            siblings.remove(&id);
+            if siblings.is_empty() {
+                self.by_account.remove(&account);
+            }
         }
-        let sessions = self
-            .by_account
-            .get(&account)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.streams.get(id))
-            .map(|stream| stream.subscription.session)
-            .collect::<BTreeSet<_>>();
-        let audience = Arc::make_mut(&mut self.audience);
-        if sessions.is_empty() {
-            audience.remove(&account);
-        } else {
-            audience.insert(account, sessions);
+        Some(stream)
+    }
+
+    /// Whether a stream can go to a reactor: its client has seen no more than this node.
+    pub fn can_settle(&self, id: u64) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.ahead.is_none())
+    }
+
+    /// Takes a stream off its queue, for a reactor to which it has to be added before anything else is told.
+    pub fn settle(&mut self, id: u64) -> Option<Leaving> {
+        let stream = self.take(id)?;
+        let (items, ended) = stream.queue.take();
+        self.settled += 1;
+        Some(Leaving { reader: stream.reader, spaces: stream.spaces, items: items.into(), ended })
+    }
+
+    /// Forgets settled streams that have gone.
+    pub fn departed(&mut self, gone: &[(AccountId, SessionId)]) {
+        self.settled = self.settled.saturating_sub(gone.len());
+        for (account, session) in gone {
+            self.audience.leave(*account, *session);
+            self.comings.note(*account);
         }
     }
 
@@ -163,55 +215,64 @@ impl State {
                         }
                     };
                     let place = (frame.site, frame.version.0, sequence);
-                    self.deliver(&event, place, &seen);
+                    self.deliver(event, place, &seen);
                 }
-                Step::Spaces { account, spaces } => self.follow(account, &spaces),
-                Step::Ended { session } => self.end_session(session),
+                Step::Spaces { account, spaces } => self.follow(account, spaces),
+                Step::Ended { account, session } => self.end_session(account, session),
             }
         }
         self.position.advance(frame.site, frame.version);
-        let position = &self.position;
-        for stream in self.streams.values_mut() {
-            if stream.ahead.as_ref().is_some_and(|ahead| ahead.is_covered_by(position)) {
+        let (position, streams) = (&self.position, &mut self.streams);
+        self.ahead.retain(|id| {
+            let Some(stream) = streams.get_mut(id) else { return false };
+            let still = stream.ahead.as_ref().is_some_and(|ahead| !ahead.is_covered_by(position));
+            if !still {
                 stream.ahead = None;
+                stream.queue.nudge();
             }
-        }
+            still
+        });
     }
 
     fn deliver(
         &self,
-        event: &Event,
-        (site, version, sequence): (mychat_replication::log::SiteId, u64, u32),
+        event: Event,
+        (site, version, sequence): (SiteId, u64, u32),
         seen: &dyn Fn(Cursor) -> Cursor,
     ) {
         let mut shared: Option<Arc<Item>> = None;
+        let encode = || {
+            let id = seen(Cursor::default()).to_string();
+            Arc::new(Item::new(Some(id), event.kind, &event.data))
+        };
         let mut delivered = 0u64;
-        for id in self.readers(event) {
+        for id in self.readers(&event) {
             let Some(stream) = self.streams.get(&id) else { continue };
-            let Subscription { account, only, .. } = &stream.subscription;
-            if !sees(event, *account, &stream.spaces, only.as_ref()) {
+            let Reader { account, only, .. } = &stream.reader;
+            if !sees(&event, *account, &stream.spaces, only.as_deref()) {
                 continue;
             }
             let item = match &stream.ahead {
                 // The usual case: every stream stands where the hub does, and gets the same bytes.
-                None => Arc::clone(shared.get_or_insert_with(|| {
-                    let id = seen(Cursor::default()).to_string();
-                    Arc::new(Item::new(Some(id), event.kind, &event.data))
-                })),
+                None => Arc::clone(shared.get_or_insert_with(encode)),
                 Some(ahead) if ahead.has_seen(prefix(site), version, sequence) => continue,
                 Some(ahead) => {
                     let id = seen(ahead.clone()).to_string();
                     Arc::new(Item::new(Some(id), event.kind, &event.data))
                 }
             };
-            stream.queue.push(&item);
-            delivered += 1;
+            delivered += u64::from(stream.queue.push(&item));
         }
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
         self.deliveries.fetch_add(delivered, Ordering::Relaxed);
+        if self.settled > 0 {
+            let wire = shared.unwrap_or_else(encode).wire.clone();
+            let told = Told { wire, space: event.space, accounts: event.accounts.into(), except: None };
+            self.reactors.tell(&Tell::Event(told));
+        }
     }
 
-    /// The streams that an event may be for, each once.
+    /// The streams with queues that an event may be for, each once.
     fn readers(&self, event: &Event) -> Vec<u64> {
         let in_space = event.space.and_then(|space| self.by_space.get(&space));
         let named = event.accounts.iter().filter_map(|account| self.by_account.get(account)).flatten();
@@ -223,7 +284,7 @@ impl State {
         readers
     }
 
-    fn follow(&mut self, account: AccountId, spaces: &BTreeSet<SpaceId>) {
+    fn follow(&mut self, account: AccountId, spaces: BTreeSet<SpaceId>) {
         self.comings.note(account);
         let ids: Vec<u64> = self.by_account.get(&account).into_iter().flatten().copied().collect();
         for id in ids {
@@ -232,10 +293,11 @@ impl State {
             for space in spaces.difference(&before) {
                 self.by_space.entry(*space).or_default().insert(id);
             }
-            for space in before.difference(spaces) {
+            for space in before.difference(&spaces) {
                 self.leave(*space, id);
             }
         }
+        self.reactors.tell(&Tell::Follow { account, spaces: Arc::new(spaces) });
     }
 
     fn leave(&mut self, space: SpaceId, id: u64) {
@@ -247,43 +309,57 @@ impl State {
         }
     }
 
-    fn end_session(&self, session: SessionId) {
-        for stream in self.streams.values().filter(|stream| stream.subscription.session == session) {
-            stream.queue.push(&Arc::new(goodbye("session_ended", &[])));
-            stream.queue.end();
+    fn end_session(&self, account: AccountId, session: SessionId) {
+        let last = Arc::new(goodbye("session_ended", &[]));
+        for id in self.by_account.get(&account).into_iter().flatten() {
+            if let Some(stream) = self.streams.get(id)
+                && stream.reader.session == session
+            {
+                stream.queue.push(&last);
+                stream.queue.end();
+            }
         }
+        self.reactors.tell(&Tell::Ended { account, session, last: last.wire.clone() });
     }
 
-    /// Something that is not kept: to the members of some spaces but the one it is about, each stream once. Returns how
-    /// many got it: those who are slow do without.
+    /// The spaces that a stream with a queue follows now.
+    pub fn spaces_of(&self, id: u64) -> Option<&BTreeSet<SpaceId>> {
+        self.streams.get(&id).map(|stream| &stream.spaces)
+    }
+
+    /// Something that is not kept: to the members of some spaces but the one it is about, each stream once. Spaces with
+    /// more than `most` streams are passed over, and those who are slow do without.
     pub fn tell_ephemeral(
         &self,
         spaces: &BTreeSet<SpaceId>,
         about: AccountId,
         item: &Arc<Item>,
         most: usize,
-    ) -> usize {
+    ) {
         let small = spaces.iter().filter_map(|space| Some((space, self.by_space.get(space)?)));
         let mut readers: Vec<u64> = small
             .filter(|(_, streams)| streams.len() <= most)
             .flat_map(|(space, streams)| streams.iter().map(move |stream| (space, *stream)))
             .filter(|(space, stream)| {
-                self.streams.get(stream).is_some_and(|stream| {
-                    let only = stream.subscription.only.as_ref();
-                    stream.subscription.account != about && only.is_none_or(|only| only.contains(*space))
-                })
+                self.streams
+                    .get(stream)
+                    .is_some_and(|stream| stream.reader.account != about && stream.reader.wants(**space))
             })
             .map(|(_, stream)| stream)
             .collect();
-        if spaces.len() > 1 {
-            readers.sort_unstable();
-            readers.dedup();
+        readers.sort_unstable();
+        readers.dedup();
+        for stream in readers.iter().filter_map(|stream| self.streams.get(stream)) {
+            stream.queue.offer(item);
         }
-        let streams = readers.iter().filter_map(|stream| self.streams.get(stream));
-        streams.filter(|stream| stream.queue.offer(item)).count()
+        if self.settled > 0 {
+            let wire = item.wire.clone();
+            let spaces = spaces.iter().copied().collect();
+            self.reactors.tell(&Tell::Ephemeral { wire, spaces, about, most });
+        }
     }
 
-    /// The sign of life that also carries the cursor on, for those whose spaces are quiet.
+    /// The sign of life that also carries the cursor on, for those whose spaces are quiet: to the streams with queues.
     pub fn ping(&self) {
         let item = |cursor: Cursor| Arc::new(Item::new(Some(cursor.to_string()), "ping", &json!({})));
         let shared = item(Cursor::from(&self.position));
@@ -299,17 +375,21 @@ impl State {
         }
     }
 
-    /// Sends everybody elsewhere.
-    pub fn end_all(&self, reason: &str, alternatives: &[String]) {
-        let item = Arc::new(goodbye(reason, alternatives));
-        for stream in self.streams.values() {
-            stream.queue.push(&item);
-            stream.queue.end();
+    /// The same to some of the settled streams; the next call is for the next ones.
+    pub fn ping_settled(&self) {
+        if self.settled > 0 {
+            let id = Cursor::from(&self.position).to_string();
+            self.reactors.tell(&Tell::Ping(Item::new(Some(id), "ping", &json!({})).wire));
         }
     }
-}
 
-/// The last event of a stream that the node ends.
-pub fn goodbye(reason: &str, alternatives: &[String]) -> Item {
-    Item::new(None, "goodbye", &json!({ "reason": reason, "alternatives": alternatives }))
+    /// Sends everybody elsewhere, each with one of the last words in turn.
+    pub fn end_all(&self, last: &[Item]) {
+        let items: Vec<Arc<Item>> = last.iter().cloned().map(Arc::new).collect();
+        for (stream, item) in self.streams.values().zip(items.iter().cycle()) {
+            stream.queue.push(item);
+            stream.queue.end();
+        }
+        self.reactors.tell(&Tell::EndAll { last: last.iter().map(|item| item.wire.clone()).collect() });
+    }
 }

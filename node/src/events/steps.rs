@@ -1,7 +1,7 @@
 //! From replicated rows to what streams have to hear and know: the same for a fresh commit and for an old one that a
 //! client has missed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use mychat_replication::{
     log::{Frame, SiteId, Version, key},
@@ -9,15 +9,12 @@ use mychat_replication::{
 };
 use rusqlite::Connection;
 
-use super::Event;
+use super::{Event, audience::Audience};
 use crate::{
     accounts::{self, Standing},
     ids::{AccountId, SessionId, SpaceId},
     messages, notifications, spaces,
 };
-
-/// Those who have streams open: the only ones whose membership and sessions matter here.
-pub type Audience = HashMap<AccountId, BTreeSet<SessionId>>;
 
 /// One thing that follows from a frame, in the order of its rows.
 #[derive(Debug)]
@@ -38,6 +35,8 @@ pub enum Step {
     },
     /// A session is over, or its account is.
     Ended {
+        /// Whose.
+        account: AccountId,
         /// The session.
         session: SessionId,
     },
@@ -80,8 +79,8 @@ pub fn of_frame(db: &Connection, frame: &Frame, audience: &Audience) -> rusqlite
             let spaces = spaces::spaces_of(db, account)?.into_iter().collect();
             steps.push(Step::Spaces { account, spaces });
         }
-        for session in ended(db, &row, audience)? {
-            steps.push(Step::Ended { session });
+        for (account, session) in ended(db, &row, audience)? {
+            steps.push(Step::Ended { account, session });
         }
     }
     Ok(FrameSteps { site: frame.site, version: frame.version, steps })
@@ -113,20 +112,24 @@ fn concerned(
         },
         _ => BTreeSet::new(),
     };
-    accounts.retain(|account| audience.contains_key(account));
+    accounts.retain(|account| audience.contains(*account));
     Ok(accounts)
 }
 
 /// The sessions of the audience that a row has ended.
-fn ended(db: &Connection, row: &Row<'_>, audience: &Audience) -> rusqlite::Result<Vec<SessionId>> {
+fn ended(
+    db: &Connection,
+    row: &Row<'_>,
+    audience: &Audience,
+) -> rusqlite::Result<Vec<(AccountId, SessionId)>> {
     if !matches!(row.table, "session_end" | "account_fact" | "account") {
         return Ok(Vec::new());
     }
     let Some(account) = row.key.first().and_then(AccountId::from_value) else { return Ok(Vec::new()) };
     let mut over = Vec::new();
-    for session in audience.get(&account).into_iter().flatten() {
-        if accounts::standing(db, account, *session)? != Some(Standing::Good) {
-            over.push(*session);
+    for session in audience.sessions(account) {
+        if accounts::standing(db, account, session)? != Some(Standing::Good) {
+            over.push((account, session));
         }
     }
     Ok(over)

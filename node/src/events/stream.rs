@@ -1,8 +1,14 @@
 //! One stream: first what the client has missed, then what happens.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+};
 
-use super::{Cursor, Item, backlog::Backlog, hub::Opened};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+
+use super::{Cursor, Item, backlog::Backlog, opened::Opened};
 
 /// Bytes of missed events that leave in one write.
 const PIECE: usize = 64 << 10;
@@ -27,15 +33,48 @@ impl Stream {
                 return Some(missed);
             }
         }
+        loop {
+            let items = self.nudged().await?;
+            if !items.is_empty() {
+                return Some(items);
+            }
+        }
+    }
+
+    /// Waits for what happens after the backlog; nothing, when the stream may be able to settle.
+    pub async fn nudged(&mut self) -> Option<VecDeque<Arc<Item>>> {
         poll_fn(|cx| self.opened.queue.poll_take(cx)).await
+    }
+
+    /// Moves the stream, whose backlog has been taken, with its connection to a reactor, if it can go already.
+    ///
+    /// # Errors
+    /// What did not move; none when the connection has broken.
+    pub fn settle(
+        self,
+        tcp: TcpStream,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), Option<(Self, TcpStream, OwnedSemaphorePermit)>> {
+        let Self { backlog, opened } = self;
+        opened
+            .settle(tcp, place)
+            .map_err(|back| back.map(|(opened, tcp, place)| (Self { backlog, opened }, tcp, place)))
     }
 
     /// A piece of the backlog; empty when there is none left.
     pub async fn missed(&mut self) -> Option<VecDeque<Arc<Item>>> {
         let mut items = VecDeque::new();
         let mut bytes = 0;
+        // What it follows now, not when it was opened (I6).
+        let spaces = match &mut self.backlog {
+            Some(backlog) => {
+                backlog.look_again();
+                self.opened.spaces()
+            }
+            None => BTreeSet::new(),
+        };
         while let Some(backlog) = &mut self.backlog {
-            match backlog.next().await {
+            match backlog.next(&spaces).await {
                 Ok(Some(item)) => {
                     bytes += item.wire.len();
                     items.push_back(Arc::new(item));

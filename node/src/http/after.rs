@@ -22,8 +22,9 @@ pub const BEHIND: HeaderName = HeaderName::from_static("mychat-behind");
 /// Holds the call back until this node has everything that the cursor has, for a while.
 pub async fn wait(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
     let Some(cursor) = request.headers().get(AFTER) else { return Ok(next.run(request).await) };
-    let cursor: Cursor =
-        cursor.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(invalid_cursor)?;
+    let known = app.store.vector();
+    let cursor =
+        cursor.to_str().ok().and_then(|text| Cursor::read(text, &known).ok()).ok_or_else(invalid_cursor)?;
     let covered = covers(&app, &cursor).await;
     let mut response = next.run(request).await;
     if !covered {

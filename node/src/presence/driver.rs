@@ -161,7 +161,7 @@ impl Shared {
             if ticks {
                 next_tick = Instant::now() + TICK;
             }
-            let present = self.hub.present(&comings.take(PEOPLE));
+            let present = self.hub.present(comings.take(PEOPLE)).await;
             let up = ticks.then(|| self.nodes_up());
             let sends = {
                 let (now, mut core) = (self.now(), self.core());
@@ -203,7 +203,8 @@ impl Shared {
         peers.filter(|peer| peer.role == Role::Node).map(|peer| peer.node).collect()
     }
 
-    /// Tells the streams here of people who have come or gone, and returns how many deliveries that took.
+    /// Tells the streams here of people who have come or gone, and returns how many deliveries that took at
+    /// the most: reactors count for themselves.
     async fn tell_news(&self) -> usize {
         let news: BTreeMap<AccountId, bool> = self.core().news(NEWS).into_iter().collect();
         if news.is_empty() || self.hub.open_streams() == 0 {
@@ -225,12 +226,12 @@ impl Shared {
                 return 0;
             }
         };
-        let mut delivered = 0;
+        let most = spaces.len() * self.hub.open_streams().min(MOST_READERS);
         for (account, spaces) in spaces {
             let data = json!({ "account": account, "online": news.get(&account) });
-            delivered += self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
+            self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
         }
-        delivered
+        most
     }
 
     /// Tells the streams here that somebody types; `false` if they have just heard of it.

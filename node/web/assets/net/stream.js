@@ -16,7 +16,7 @@ const POLL_S = 25;
 /**
  * Why a connection ended.
  * @typedef {{kind: 'moved'|'stopped'|'closed'|'failed'|'silent'|'unauthorized'|'busy'|'held-back'|'reset', alternatives?: unknown[]}
- *   | {kind: 'goodbye', alternatives: unknown[]}} End
+ *   | {kind: 'goodbye', alternatives: unknown[], retry?: number}} End
  */
 
 export class EventStream {
@@ -62,7 +62,7 @@ export class EventStream {
       if (this.net.connection.state === 'live') this.net.update({ state: 'reconnecting' });
       if (await this.#settle(end, base, attempt)) {
         // Thousands of clients may have lost the same node in this moment.
-        await this.#wait(Math.random() * 250);
+        await this.#wait((end.kind === 'goodbye' && end.retry) || Math.random() * 250);
         if (attempt++ < 3) continue;
       } else {
         this.net.update({ state: 'offline' });
@@ -235,7 +235,10 @@ export class EventStream {
   #take(event, base) {
     if (this.#stopped.signal.aborted) return { kind: 'stopped' };
     if (event.type === 'goodbye') {
-      return { kind: 'goodbye', alternatives: Array.isArray(event.data?.alternatives) ? event.data.alternatives : [] };
+      const { alternatives, retry } = event.data ?? {};
+      // A node that goes out of service gives each of its clients another time to come back.
+      const wait = Number.isFinite(retry) ? Number(retry) : undefined;
+      return { kind: 'goodbye', alternatives: Array.isArray(alternatives) ? alternatives : [], retry: wait };
     }
     this.#events += 1;
     if (event.type === 'ready') {
