@@ -87,7 +87,7 @@ pub async fn first_call(
         let (stream, tcp, place) = held;
         held = match stream.settle(tcp, place) {
             Ok(()) | Err(None) => return Ok(None),
-            Err(Some(held)) => held,
+            Err(Some(held)) => *held,
         };
         let (stream, tcp, _) = &mut held;
         let items = tokio::select! {
