@@ -2,18 +2,17 @@
 //!
 //! When a node dies, its clients come to the others within seconds, and have missed the same. So what is read for one of
 //! them is kept for a moment, encoded, and the rest share it; few reads run at a time, and whoever waits for one finds
-//! what the one before has read. What is kept is bounded in bytes and in age: an event shows the rows as they were when
-//! it was read.
+//! what the one before has read. It is good until the next commit only: an event shows the rows as they are, and a commit
+//! may change what an older event says, or whether it is told at all. So there are at most as many reads as commits.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
 use mychat_replication::{
     clock::Stamp,
-    log::{SiteId, Version},
+    log::{SiteId, Version, VersionVector},
     store::{Store, StoreError, read_log},
 };
 use tokio::sync::Semaphore;
@@ -28,8 +27,6 @@ use super::{
 const PIECE: usize = 64 << 10;
 /// Bytes of events that are kept.
 const KEPT: usize = 16 << 20;
-/// How long they are kept.
-const AGE: Duration = Duration::from_secs(5);
 /// Reads at a time.
 const READS: usize = 2;
 
@@ -65,7 +62,8 @@ pub struct Piece {
     /// The versions, in order.
     pub versions: Vec<PastVersion>,
     bytes: usize,
-    read_at: Instant,
+    /// What the node held when it was read.
+    held: Arc<VersionVector>,
 }
 
 #[derive(Default)]
@@ -100,7 +98,8 @@ impl Recent {
         if let Some(piece) = self.kept(site, after) {
             return Ok(piece);
         }
-        let piece = Arc::new(self.store.read(move |db| read(db, site, after)).await?);
+        let held = self.store.vector();
+        let piece = Arc::new(self.store.read(move |db| read(db, site, after, held)).await?);
         self.keep(site, &piece);
         Ok(piece)
     }
@@ -108,7 +107,7 @@ impl Recent {
     fn kept(&self, site: SiteId, after: Version) -> Option<Arc<Piece>> {
         let kept = self.lock();
         let (_, piece) = kept.sites.get(&site)?.range(..=after).next_back()?;
-        (piece.upto > after && piece.read_at.elapsed() < AGE).then(|| Arc::clone(piece))
+        (piece.upto > after && *piece.held == *self.store.vector()).then(|| Arc::clone(piece))
     }
 
     fn keep(&self, site: SiteId, piece: &Arc<Piece>) {
@@ -116,12 +115,13 @@ impl Recent {
             return;
         }
         metrics::counter!("mychat_events_backlog_read_bytes_total").increment(piece.bytes as u64);
+        let now = self.store.vector();
         let mut kept = self.lock();
         let all = kept.bytes + piece.bytes;
         let mut left = 0;
         kept.sites.retain(|_, pieces| {
-            // What is too much is rather read again than sorted by age.
-            pieces.retain(|_, piece| all <= KEPT && piece.read_at.elapsed() < AGE);
+            // What is too much is rather read again than sorted.
+            pieces.retain(|_, piece| all <= KEPT && *piece.held == *now);
             left += pieces.values().map(|piece| piece.bytes).sum::<usize>();
             !pieces.is_empty()
         });
@@ -134,7 +134,12 @@ impl Recent {
     }
 }
 
-fn read(db: &rusqlite::Connection, site: SiteId, after: Version) -> Result<Piece, StoreError> {
+fn read(
+    db: &rusqlite::Connection,
+    site: SiteId,
+    after: Version,
+    held: Arc<VersionVector>,
+) -> Result<Piece, StoreError> {
     let nobody = Audience::default();
     let (mut versions, mut bytes, mut upto) = (Vec::new(), 0, after);
     let mut last = Stamp::default();
@@ -153,7 +158,7 @@ fn read(db: &rusqlite::Connection, site: SiteId, after: Version) -> Result<Piece
         upto = frame.version;
         versions.push(PastVersion { after: frame.after, version: frame.version, events });
     }
-    Ok(Piece { after, upto, versions, bytes, read_at: Instant::now() })
+    Ok(Piece { after, upto, versions, bytes, held })
 }
 
 #[cfg(test)]
@@ -196,7 +201,7 @@ mod tests {
         // What has come since is not hidden by what is kept.
         node.post(&path, &ada.token, json!({ "body": "new" })).await.expect(201);
         let new = recent.after(site, end).await.expect("a piece");
-        assert_eq!((new.after, new.upto), (end, store.vector().get(site)));
+        assert_eq!((new.after <= end, new.upto), (true, store.vector().get(site)));
         let kept = recent.lock();
         let bytes: usize = kept.sites.values().flatten().map(|(_, piece)| piece.bytes).sum();
         assert_eq!(kept.bytes, bytes);

@@ -13,6 +13,9 @@ use super::{Cursor, Item, backlog::Backlog, opened::Opened};
 /// Bytes of missed events that leave in one write.
 const PIECE: usize = 64 << 10;
 
+/// A stream that has not settled, with its connection.
+pub type Held = (Stream, TcpStream, OwnedSemaphorePermit);
+
 /// Events in pieces: everything that waits leaves together.
 pub struct Stream {
     backlog: Option<Backlog>,
@@ -50,15 +53,11 @@ impl Stream {
     ///
     /// # Errors
     /// What did not move; none when the connection has broken.
-    pub fn settle(
-        self,
-        tcp: TcpStream,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), Option<(Self, TcpStream, OwnedSemaphorePermit)>> {
+    pub fn settle(self, tcp: TcpStream, place: OwnedSemaphorePermit) -> Result<(), Option<Box<Held>>> {
         let Self { backlog, opened } = self;
         opened
             .settle(tcp, place)
-            .map_err(|back| back.map(|(opened, tcp, place)| (Self { backlog, opened }, tcp, place)))
+            .map_err(|back| back.map(|(opened, tcp, place)| Box::new((Self { backlog, opened }, tcp, place))))
     }
 
     /// A piece of the backlog; empty when there is none left.

@@ -16,7 +16,7 @@ use axum::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -37,19 +37,22 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 /// The longest answer that is not a stream: a problem document, a goodbye.
 const MAX_ANSWER: usize = 1 << 20;
+/// A connection that is given back.
+type Given = (TcpStream, OwnedSemaphorePermit);
+
 /// Takes the connection over if its first call is for the event stream, and gives it back if it is not. `opening` are the
 /// turns for calls that are answered at a time.
 ///
 /// # Errors
 /// When the connection breaks.
 pub async fn first_call(
-    mut tcp: TcpStream,
+    tcp: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     router: &Router,
     opening: &Semaphore,
     stop: &CancellationToken,
-) -> io::Result<Option<(TcpStream, OwnedSemaphorePermit)>> {
+) -> io::Result<Option<Given>> {
     let mut beginning = [0; BEGINNING.len()];
     // Cut off by hyper just the same: whoever says nothing is not waited for.
     let seen = tokio::select! {
@@ -60,6 +63,18 @@ pub async fn first_call(
         return Ok(Some((tcp, place)));
     }
     let turn = opening.acquire().await.map_err(io::Error::other)?;
+    // What a call needs while it is answered is large, and is made for those only whose turn it is.
+    Box::pin(answer_call(tcp, peer, place, router, turn)).await
+}
+
+/// Answers the call, if it is one to take over, and moves its stream to a reactor.
+async fn answer_call(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    router: &Router,
+    turn: SemaphorePermit<'_>,
+) -> io::Result<Option<Given>> {
     let Some((request, length)) = head(&tcp, peer).await? else { return Ok(Some((tcp, place))) };
     take(&mut tcp, length).await?;
     let response = match router.clone().call(request).await {
@@ -87,7 +102,7 @@ pub async fn first_call(
         let (stream, tcp, place) = held;
         held = match stream.settle(tcp, place) {
             Ok(()) | Err(None) => return Ok(None),
-            Err(Some(held)) => held,
+            Err(Some(held)) => *held,
         };
         let (stream, tcp, _) = &mut held;
         let items = tokio::select! {

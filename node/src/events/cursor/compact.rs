@@ -18,6 +18,9 @@ const MAX_SITES: u64 = 4096;
 /// The check of a list whose sites are not all known to its writer.
 const UNCHECKED: u16 = 0;
 
+/// The sites of a list that are known, and those that are not.
+type Resolved = (Vec<(SitePrefix, u64)>, Option<Marked>);
+
 /// Sites by their marks, with their versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marked {
@@ -97,7 +100,7 @@ impl Marked {
         self.entries.binary_search_by_key(&mark(site, self.bits), |entry| entry.0).ok()
     }
 
-    /// The marks with their versions, and whether a site has one of them.
+    /// Whether a node that holds these has everything of the listed sites.
     pub fn covered_by(&self, held: &[(SitePrefix, u64)]) -> bool {
         self.entries.iter().all(|(wanted, version)| {
             held.iter().any(|(site, held)| mark(*site, self.bits) == *wanted && held >= version)
@@ -108,10 +111,7 @@ impl Marked {
     ///
     /// # Errors
     /// When a mark may be that of several, or all are found and they are not those of the list.
-    pub fn resolve(
-        mut self,
-        known: &[(SitePrefix, u64)],
-    ) -> Result<(Vec<(SitePrefix, u64)>, Option<Self>), MalformedCursor> {
+    pub fn resolve(mut self, known: &[(SitePrefix, u64)]) -> Result<Resolved, MalformedCursor> {
         let before = self.len();
         let mut found = Vec::new();
         for (site, _) in known {

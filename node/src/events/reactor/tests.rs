@@ -147,7 +147,8 @@ impl World {
         };
         let first = Bytes::from(format!("<first {}>", self.models.len()));
         let (reader, follows) = (reader, spaces(follows));
-        let key = self.streams.add(line.clone(), reader.clone(), &follows, &[first.clone()], false);
+        let key =
+            self.streams.add(line.clone(), reader.clone(), &follows, std::slice::from_ref(&first), false);
         let expected = first.to_vec();
         self.models.push(Model {
             key,
