@@ -13,6 +13,7 @@
 
 mod backlog;
 mod cursor;
+mod desk;
 pub mod http;
 mod hub;
 mod poll;
@@ -29,6 +30,7 @@ use std::collections::BTreeSet;
 use mychat_replication::clock::Stamp;
 
 pub use cursor::{Cursor, MalformedCursor, SitePrefix};
+pub use desk::{Desk, Reader};
 pub use hub::{EPHEMERAL_KIND, Hub};
 pub use queue::{Item, QUEUE_BYTES};
 
