@@ -5,6 +5,7 @@
 //!   of them, and reports how long messages took and whether anything was lost;
 //! - [`mod@bench`] measures real processes on this machine, and other systems beside them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
+//! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -14,6 +15,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod command;
+pub mod faults;
 pub mod irc;
 pub mod replay;
 pub mod sse;
