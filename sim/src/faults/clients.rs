@@ -12,13 +12,7 @@ use mychat_replication::{clock::Stamp, store::Batch};
 
 use super::{
     node::Done,
-    oracle::{
-        Rule,
-        cursor::Seen,
-        ledger::Place,
-        readers,
-        rows::Id,
-    },
+    oracle::{Rule, cursor::Seen, ledger::Place, readers, rows::Id},
     plan::{CLIENTS, Deed, SPACES},
     upgrade,
     world::{AtNode, Happening, Time, World, millis, seconds},
@@ -60,13 +54,26 @@ impl Person {
 /// Something that happens at a client.
 #[derive(Debug)]
 pub enum AtClient {
-    Connect { connection: u64 },
+    Connect {
+        connection: u64,
+    },
     /// It reads on after a doze.
     Wake,
-    Gets { connection: u64, kind: &'static str, data: String, cursor: Option<String> },
+    Gets {
+        connection: u64,
+        kind: &'static str,
+        data: String,
+        cursor: Option<String>,
+    },
     /// A node has answered a call.
-    Answered { connection: u64, answer: Answer },
-    Posts { space: usize, size: usize },
+    Answered {
+        connection: u64,
+        answer: Answer,
+    },
+    Posts {
+        space: usize,
+        size: usize,
+    },
 }
 
 /// What a client asks of a node.
@@ -104,7 +111,8 @@ impl World {
     /// Makes the clients and the names of the spaces.
     pub fn meet_people(&mut self) {
         for number in 0..CLIENTS {
-            let account = AccountId::from_stamp(Stamp::from_millis(1_000 + number as u64), self.chance.number());
+            let account =
+                AccountId::from_stamp(Stamp::from_millis(1_000 + number as u64), self.chance.number());
             let session = SessionId::from_stamp(Stamp::from_millis(2_000), number as u64);
             self.people.push(Person {
                 account,
@@ -361,7 +369,10 @@ impl World {
             if bytes > QUEUE_BYTES + largest {
                 self.object(Rule::Bounded, format!("{bytes} bytes waited for one client"));
             }
-            self.count_by(if missed { "event from the log" } else { "event as it happened" }, items.len() as u64);
+            self.count_by(
+                if missed { "event from the log" } else { "event as it happened" },
+                items.len() as u64,
+            );
             for item in items {
                 let (kind, data, cursor) = (item.kind, item.data.clone(), item.id.clone());
                 let event = AtClient::Gets { connection, kind, data, cursor };
@@ -384,9 +395,10 @@ impl World {
         self.trace.bytes(kind.as_bytes());
         self.trace.bytes(cursor.as_deref().unwrap_or_default().as_bytes());
         let space: Option<SpaceId> = text(&data, "space").and_then(|id| id.parse().ok());
-        let message: Option<MessageId> = text(&data, if kind.starts_with("reaction") { "message" } else { "id" })
-            .filter(|_| kind.starts_with("message") || kind.starts_with("reaction"))
-            .and_then(|id| id.parse().ok());
+        let message: Option<MessageId> =
+            text(&data, if kind.starts_with("reaction") { "message" } else { "id" })
+                .filter(|_| kind.starts_with("message") || kind.starts_with("reaction"))
+                .and_then(|id| id.parse().ok());
         let body = text(&data, "body").unwrap_or_default();
         let id = |id: MessageId| -> Id { id.bytes() };
         let person = &mut self.people[client];

@@ -87,9 +87,10 @@ impl Disk {
 
     /// The writer has done something. Only commits that wait for the disk (`synchronous = FULL`) are durable.
     pub fn note(&mut self, worker: &Worker) {
-        let level = worker.connection().ok().and_then(|db| {
-            db.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).ok()
-        });
+        let level = worker
+            .connection()
+            .ok()
+            .and_then(|db| db.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).ok());
         if level.is_some_and(|level| level >= 2) {
             self.durable = self.written();
         }

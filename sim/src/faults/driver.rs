@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use mychat_replication::{
     log::{Version, VersionVector},
     protocol::{Action, Event, READ_SIZE, Reading},
-    store::{Commit, StoreError},
+    store::Commit,
 };
 
 use super::{
@@ -115,6 +115,7 @@ impl World {
             }
             AtNode::Disk => self.disk_has_worked(number),
             AtNode::Probe => self.probe(number),
+            AtNode::DiesAnyhow { lasts } => self.dies(number, lasts, 0),
             AtNode::Request(request) => self.requested(number, request),
         }
     }
@@ -265,9 +266,8 @@ impl World {
     }
 
     fn note_write_in_partition(&mut self, node: usize) {
-        let cut_off = (0..self.nodes.len()).any(|peer| {
-            peer != node && self.nodes[peer].process.is_some() && self.is_blocked(node, peer)
-        });
+        let cut_off = (0..self.nodes.len())
+            .any(|peer| peer != node && self.nodes[peer].process.is_some() && self.is_blocked(node, peer));
         if cut_off {
             self.count("write acknowledged during a partition");
         }
@@ -276,6 +276,9 @@ impl World {
     /// The disk has had its time: the store works, and whoever waits hears of it.
     fn disk_has_worked(&mut self, node: usize) {
         let full = self.nodes[node].disk.full_until > self.now;
+        if let Some((torn, lasts)) = self.process(node).and_then(|process| process.dies_with) {
+            return self.dies(node, lasts, torn);
+        }
         let Node { disk, process: Some(process), .. } = &mut self.nodes[node] else { return };
         process.working = false;
         disk.limit(&process.worker, full);
@@ -366,7 +369,9 @@ impl World {
         let site = self.nodes[node].site;
         self.object(
             Rule::OneContent,
-            format!("node {node} wrote version {version} of {site:?}, which others hold with another content"),
+            format!(
+                "node {node} wrote version {version} of {site:?}, which others hold with another content"
+            ),
         );
     }
 
@@ -417,9 +422,4 @@ impl super::node::Process {
     pub fn vector_is_empty(&self) -> bool {
         *self.store.vector() == VersionVector::new()
     }
-}
-
-/// Whether a job failed because writes are held.
-pub fn is_unsettled(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unsettled)
 }

@@ -40,4 +40,5 @@ mod world;
 
 pub use args::FaultsArgs;
 pub use oracle::{Objection, Rule};
-pub use runs::{Runs, Settings, run};
+pub use runs::{Outcomes, Runs, Settings, run};
+pub use world::{Counts, Outcome};

@@ -40,7 +40,9 @@ pub enum AtStream {
 impl AtStream {
     pub const fn stream(self) -> u64 {
         match self {
-            Self::Opened(stream) | Self::Arrived(stream) | Self::Reset(stream) | Self::Closed(stream) => stream,
+            Self::Opened(stream) | Self::Arrived(stream) | Self::Reset(stream) | Self::Closed(stream) => {
+                stream
+            }
         }
     }
 
@@ -90,7 +92,8 @@ impl World {
     /// How long something takes from one node to another.
     pub fn delay(&mut self, from: usize, to: usize) -> Time {
         let latency = self.network.link(from, to).latency;
-        let jitter = if self.now < self.network.weather.until { self.network.weather.jitter } else { latency / 8 };
+        let jitter =
+            if self.now < self.network.weather.until { self.network.weather.jitter } else { latency / 8 };
         latency + self.weather.upto(jitter)
     }
 

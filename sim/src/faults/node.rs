@@ -118,6 +118,8 @@ pub struct Process {
     next_task: u64,
     /// The disk does something.
     pub working: bool,
+    /// It dies within its next commit, with so much of it on the disk, and stays down for so long.
+    pub dies_with: Option<(u64, Time)>,
     pub members: Members,
     /// Whether it has what clients may be served from.
     pub serves: bool,
@@ -214,6 +216,7 @@ impl World {
             tasks: BTreeMap::new(),
             next_task: 0,
             working: false,
+            dies_with: None,
             answered: false,
             told_more: false,
             asked: false,

@@ -78,18 +78,36 @@ pub enum Fault {
 /// What a client does. `pick` chooses among what it knows by then.
 #[derive(Debug, Clone, Copy)]
 pub enum Deed {
-    Post { space: usize },
-    Edit { pick: u64 },
-    Delete { pick: u64 },
-    React { pick: u64 },
-    Enter { space: usize },
-    Leave { space: usize },
+    Post {
+        space: usize,
+    },
+    Edit {
+        pick: u64,
+    },
+    Delete {
+        pick: u64,
+    },
+    React {
+        pick: u64,
+    },
+    Enter {
+        space: usize,
+    },
+    Leave {
+        space: usize,
+    },
     /// Goes on at another node with its cursor.
-    Move { node: usize },
+    Move {
+        node: usize,
+    },
     /// Reads nothing for a while.
-    Doze { lasts: Time },
+    Doze {
+        lasts: Time,
+    },
     /// Posts many long messages in a row.
-    Flood { space: usize },
+    Flood {
+        space: usize,
+    },
 }
 
 impl Plan {
@@ -143,8 +161,8 @@ impl Planning {
                 self.items.push((later, What::Fault(Fault::Restore { node, lasts })));
             }
         }
-        for _ in 0..2 + self.chance.below(5) {
-            let at = at + self.chance.upto(seconds(12));
+        for _ in 0..4 + self.chance.below(10) {
+            let at = at + self.chance.upto(seconds(14));
             self.deed(at);
         }
     }
@@ -164,11 +182,9 @@ impl Planning {
                 jitter: [millis(20), millis(400)][self.chance.index(2)],
                 lasts,
             },
-            11..=15 => Fault::Crash { node, lasts: lasts / 3, torn: self.chance.below(1_001) },
+            11..=15 => Fault::Crash { node, lasts: lasts / 3, torn: self.torn() },
             16 | 17 => Fault::Copy { node },
-            18 | 19 => {
-                Fault::SlowDisk { node, takes: self.chance.between(millis(20), millis(1_500)), lasts }
-            }
+            18 | 19 => Fault::SlowDisk { node, takes: self.chance.between(millis(20), millis(1_500)), lasts },
             20 => Fault::FullDisk { node, lasts },
             21 | 22 => {
                 let ahead = [-600_000, -5_000, 0, 800, 30_000, 600_000][self.chance.index(6)];
@@ -180,12 +196,21 @@ impl Planning {
         }
     }
 
+    /// Every other crash happens within a commit; some of these after its last byte.
+    fn torn(&mut self) -> u64 {
+        match self.chance.below(6) {
+            0..=2 => 0,
+            3 => 1_000,
+            _ => 1 + self.chance.below(999),
+        }
+    }
+
     /// What clients do between the faults.
     fn everyday(&mut self, lasts: Time) {
         let mut at = seconds(4);
         while at < lasts {
             self.deed(at);
-            at += self.chance.between(millis(500), seconds(6));
+            at += self.chance.between(millis(500), seconds(7));
         }
         if self.chance.below(10) == 0 {
             let at = self.chance.between(QUIET, lasts.max(QUIET));

@@ -42,7 +42,8 @@ impl Failure {
     pub fn new(args: &FaultsArgs, shortest: &Shortest) -> Self {
         let Shortest { plan, objection, of, runs } = shortest;
         let numbers: Vec<String> = plan.numbers().iter().map(usize::to_string).collect();
-        let only = if plan.items.len() == *of { String::new() } else { format!(" --only {}", numbers.join(",")) };
+        let only =
+            if plan.items.len() == *of { String::new() } else { format!(" --only {}", numbers.join(",")) };
         Self {
             seed: plan.seed,
             rule: objection.rule.name(),
@@ -104,7 +105,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seeds, nodes, minutes, ran, seconds, trace, .. } = self;
-        writeln!(f, "{ran} seeds of {seeds}, {nodes} nodes, {minutes} virtual minutes each, in {seconds:.1} s")?;
+        writeln!(
+            f,
+            "{ran} seeds of {seeds}, {nodes} nodes, {minutes} virtual minutes each, in {seconds:.1} s"
+        )?;
         writeln!(f, "trace {trace}: the same whenever these seeds run")?;
         let faults = |what: &str| what.starts_with("fault: ");
         for (heading, wanted) in [("What went wrong", true), ("What happened", false)] {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -24,7 +25,7 @@ use super::{
     plan::Plan,
     report::{Failure, Report},
     shrink,
-    world::{Outcome, Time, World},
+    world::{Counts, Outcome, Time, World},
 };
 
 /// What all runs have in common.
@@ -67,11 +68,36 @@ impl Runs {
         Plan::of(seed, self.settings.nodes, self.settings.lasts)
     }
 
-    /// Runs a seed; gives the hash of all that happened, and what was wrong.
+    /// Runs a seed.
     #[must_use]
-    pub fn seed(&self, seed: u64) -> (u64, Option<Objection>) {
-        let outcome = self.history(self.plan(seed), false);
-        (outcome.trace, outcome.objection)
+    pub fn seed(&self, seed: u64) -> Outcome {
+        self.history(self.plan(seed), false)
+    }
+
+    /// Runs seeds on all processors.
+    #[must_use]
+    pub fn all(&self, seeds: Range<u64>) -> Outcomes {
+        let next = AtomicU64::new(seeds.start);
+        let outcomes = Mutex::new(Outcomes::default());
+        thread::scope(|scope| {
+            for _ in 0..processors() {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= seeds.end {
+                            return;
+                        }
+                        let Outcome { counts, objection, .. } = self.seed(seed);
+                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                        for (what, times) in counts {
+                            *outcomes.counts.entry(what).or_default() += times;
+                        }
+                        outcomes.objections.extend(objection.map(|objection| (seed, objection)));
+                    }
+                });
+            }
+        });
+        outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a history.
@@ -93,6 +119,19 @@ impl Runs {
             Outcome { counts: BTreeMap::new(), trace: 0, objection: Some(objection) }
         })
     }
+}
+
+/// What came out of several seeds.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// How often each thing happened.
+    pub counts: Counts,
+    /// Which seeds broke which rule.
+    pub objections: BTreeMap<u64, Objection>,
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(2, usize::from)
 }
 
 #[cfg(feature = "mutations")]
@@ -144,7 +183,7 @@ fn run_all(args: &FaultsArgs) -> anyhow::Result<Report> {
     let report = Mutex::new(Report::new(args));
     let began = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+        for _ in 0..processors() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

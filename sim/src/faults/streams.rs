@@ -93,7 +93,9 @@ impl Streams {
 
     /// Nobody knows of it any more.
     fn tidy(&mut self) {
-        self.streams.retain(|_, stream| stream.down.is_some() || stream.up.is_some() || !(stream.dead || stream.reset));
+        self.streams.retain(|_, stream| {
+            stream.down.is_some() || stream.up.is_some() || !(stream.dead || stream.reset)
+        });
     }
 }
 
@@ -229,10 +231,16 @@ impl World {
             stream.queue.extend(frames);
         }
         if !follows {
-            self.object(Rule::Prefix, format!("node {node} sends a frame that does not follow the one before"));
+            self.object(
+                Rule::Prefix,
+                format!("node {node} sends a frame that does not follow the one before"),
+            );
         }
         if unsent > SEND_WINDOW + largest {
-            self.object(Rule::Bounded, format!("{unsent} bytes wait at node {node} to be sent to one follower"));
+            self.object(
+                Rule::Bounded,
+                format!("{unsent} bytes wait at node {node} to be sent to one follower"),
+            );
         }
         self.pump(number);
     }
@@ -316,7 +324,8 @@ impl World {
         match stream.outstanding.checked_sub(bytes) {
             Some(outstanding) => stream.outstanding = outstanding,
             None => {
-                return self.object(Rule::Bounded, format!("node {node} gives credit for more than it received"));
+                return self
+                    .object(Rule::Bounded, format!("node {node} gives credit for more than it received"));
             }
         }
         self.later(node, Time::ZERO, AtNode::Readable { stream: number });

@@ -5,7 +5,7 @@ use super::{
     node::Done,
     oracle::Rule,
     plan::Fault,
-    world::{Happening, SPARE, Time, World, millis},
+    world::{AtNode, Happening, SPARE, Time, World, millis, seconds},
 };
 
 /// Nodes that must stay, or there is nobody to be apart from.
@@ -41,10 +41,13 @@ impl World {
                 self.network.weather = Weather { until: self.now + lasts, loss, duplicate, jitter };
             }
             Fault::Crash { node, lasts, torn } => {
-                if self.crash(node, torn) {
-                    self.count("fault: crash");
-                    self.after(lasts, Happening::Restart { node });
+                let Some(process) = self.process(node) else { return };
+                if torn > 0 && !process.working {
+                    // With its next commit, if there is one soon.
+                    process.dies_with = Some((torn, lasts));
+                    return self.later(node, seconds(3), AtNode::DiesAnyhow { lasts });
                 }
+                self.dies(node, lasts, torn);
             }
             Fault::Copy { node } => self.copy(node),
             Fault::Restore { node, lasts } => {
@@ -79,6 +82,14 @@ impl World {
                     self.after(millis(500), Happening::Restart { node });
                 }
             }
+        }
+    }
+
+    /// A process dies and is started again later.
+    pub fn dies(&mut self, node: usize, lasts: Time, torn: u64) {
+        if self.crash(node, torn) {
+            self.count("fault: crash");
+            self.after(lasts, Happening::Restart { node });
         }
     }
 

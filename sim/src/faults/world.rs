@@ -49,26 +49,59 @@ pub const SPARE: usize = 2;
 pub enum AtNode {
     Core(Event),
     Tick,
-    Connected { peer: usize, epoch: u64 },
-    Disconnected { peer: usize, epoch: u64 },
-    Datagram { peer: usize, epoch: u64, site: SiteId, vector: Arc<VersionVector>, reading: Reading },
+    Connected {
+        peer: usize,
+        epoch: u64,
+    },
+    Disconnected {
+        peer: usize,
+        epoch: u64,
+    },
+    Datagram {
+        peer: usize,
+        epoch: u64,
+        site: SiteId,
+        vector: Arc<VersionVector>,
+        reading: Reading,
+    },
     /// A peer opened a stream.
-    Opened { stream: u64 },
+    Opened {
+        stream: u64,
+    },
     /// A frame is in the receive buffer.
-    Arrived { stream: u64 },
+    Arrived {
+        stream: u64,
+    },
     /// The reader has credit again.
-    Readable { stream: u64 },
+    Readable {
+        stream: u64,
+    },
     /// The peer, which follows, has gone.
-    Reset { stream: u64 },
+    Reset {
+        stream: u64,
+    },
     /// The peer, which is followed, has closed.
-    Closed { stream: u64 },
+    Closed {
+        stream: u64,
+    },
     /// The transport has taken bytes.
-    Sent { stream: u64, bytes: usize },
-    ReadLog { name: StreamId, site: SiteId, after: u64 },
+    Sent {
+        stream: u64,
+        bytes: usize,
+    },
+    ReadLog {
+        name: StreamId,
+        site: SiteId,
+        after: u64,
+    },
     /// The disk has done the next thing.
     Disk,
     /// The disk is tried again after it refused.
     Probe,
+    /// A process that was to die with its next commit dies without one.
+    DiesAnyhow {
+        lasts: Time,
+    },
     /// A client asks for something.
     Request(Request),
 }
@@ -154,9 +187,11 @@ pub struct World {
 /// What came out of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// How often each thing happened.
     pub counts: Counts,
     /// A hash over everything that happened, in its order.
     pub trace: u64,
+    /// What was wrong, if anything was.
     pub objection: Option<Objection>,
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::FutureExt;
 use mychat_replication::{
     log::{SiteId, Value, VersionVector},
     store::{Store, StoreError},
 };
-use futures_util::FutureExt;
 use rusqlite::Connection;
 
 use super::{
@@ -59,8 +59,7 @@ fn holding(db: &Connection, vector: VersionVector) -> rusqlite::Result<Holding> 
     for name in &names {
         dumps.insert(name.clone(), dump(db, name)?);
     }
-    let quarantined =
-        db.query_row("SELECT count(*) FROM replication_quarantine", [], |row| row.get(0))?;
+    let quarantined = db.query_row("SELECT count(*) FROM replication_quarantine", [], |row| row.get(0))?;
     Ok(Holding { vector, cells, tables: names.into_iter().collect(), dumps, quarantined })
 }
 
@@ -108,7 +107,8 @@ impl Holding {
         }
         for (cell, (site, version, _)) in &self.cells {
             if self.vector.get(*site).0 < *version {
-                let what = format!("{} of version {version} of {site:?} is there, and is not counted", cell.0);
+                let what =
+                    format!("{} of version {version} of {site:?} is there, and is not counted", cell.0);
                 return Err((Rule::Prefix, what));
             }
         }
@@ -120,7 +120,8 @@ impl Holding {
         for ((site, version), content) in ledger.acknowledged() {
             let missing = |cell: &&Cell| self.tables.contains(&cell.0) && !self.cells.contains_key(*cell);
             if let Some(cell) = content.cells.keys().find(missing) {
-                let what = format!("{} of version {version} of {site:?} was acknowledged and is gone", cell.0);
+                let what =
+                    format!("{} of version {version} of {site:?} was acknowledged and is gone", cell.0);
                 return Err((Rule::Durable, what));
             }
         }
@@ -134,7 +135,10 @@ impl Holding {
         }
         for (table, hash) in &self.dumps {
             if other.dumps.get(table).is_some_and(|theirs| theirs != hash) {
-                return Err((Rule::Convergent, format!("{table} differs between nodes with the same vector")));
+                return Err((
+                    Rule::Convergent,
+                    format!("{table} differs between nodes with the same vector"),
+                ));
             }
         }
         Ok(())

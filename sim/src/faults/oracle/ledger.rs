@@ -101,13 +101,16 @@ impl Ledger {
             content.lost = false;
             let hash = trace::of(&rows::bytes(&change.value));
             if content.cells.get(&cell(change)) != Some(&hash) {
-                let what = format!("version {version} of {site:?} came with {change:?}, which it does not hold");
+                let what =
+                    format!("version {version} of {site:?} came with {change:?}, which it does not hold");
                 return Err((Rule::OneContent, what));
             }
         }
         for missing in held + 1..=version {
             let Some(content) = self.versions.get(&(site, missing)) else { continue };
-            let has = |cell: &Cell| missing == version && frame.changes.iter().any(|change| self::cell(change) == *cell);
+            let has = |cell: &Cell| {
+                missing == version && frame.changes.iter().any(|change| self::cell(change) == *cell)
+            };
             if let Some(cell) = content.cells.keys().find(|cell| !self.is_overwritten(cell) && !has(cell)) {
                 let what = format!("{cell:?} of version {missing} of {site:?} was left out of the log");
                 return Err((Rule::Prefix, what));

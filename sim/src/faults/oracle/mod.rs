@@ -39,6 +39,8 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Its name.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Durable => "I1 durable",
@@ -57,8 +59,11 @@ impl Rule {
 /// A rule that is broken.
 #[derive(Debug, Clone)]
 pub struct Objection {
+    /// Which one.
     pub rule: Rule,
+    /// When, in virtual time; zero when that is not known.
     pub at: Time,
+    /// What exactly.
     pub what: String,
 }
 
