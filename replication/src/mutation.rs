@@ -13,7 +13,7 @@ pub enum Mutation {
     ReuseVersion,
     /// I3: of a batch of frames one is left out, and counted as applied.
     SkipVersion,
-    /// I4: of the rows that a frame of another site brings, the last is not derived from.
+    /// I4: the rows of some versions are derived from only where they were written.
     DeriveLess,
     /// I5: the cursor of an event is one version further than what was sent.
     CursorSkips,

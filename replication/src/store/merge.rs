@@ -94,8 +94,8 @@ fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rus
             rows.push(row);
         }
     }
-    if mutation::is_on(Mutation::DeriveLess) {
-        rows.pop();
+    if mutation::is_on(Mutation::DeriveLess) && frame.version.0.is_multiple_of(13) {
+        rows.clear();
     }
     derived(db, derive, &rows)
 }

@@ -1,6 +1,8 @@
 //! The clients: they post, edit, delete, react, enter and leave spaces, at one node after another, and read its events
 //! with their cursors.
 
+use std::collections::BTreeMap;
+
 use mychat_node::{
     events::{Cursor, QUEUE_BYTES, Reader},
     http::Problem,
@@ -330,9 +332,10 @@ impl World {
     }
 
     /// Judges what the clients have got in the end.
-    pub fn judge_clients(&mut self) {
+    pub fn judge_clients(&mut self, texts: &BTreeMap<Id, Option<String>>) {
         for client in 0..self.people.len() {
-            let verdict = self.people[client].judge.ends(&self.ledger);
+            let judge = &mut self.people[client].judge;
+            let verdict = judge.ends(&self.ledger).and_then(|()| judge.knows(&self.ledger, texts));
             self.judge(|| format!("client {client} in the end"), verdict);
         }
     }
@@ -399,10 +402,15 @@ impl World {
             text(&data, if kind.starts_with("reaction") { "message" } else { "id" })
                 .filter(|_| kind.starts_with("message") || kind.starts_with("reaction"))
                 .and_then(|id| id.parse().ok());
-        let body = text(&data, "body").unwrap_or_default();
-        let id = |id: MessageId| -> Id { id.bytes() };
+        let told = readers::Told {
+            kind,
+            space: space.map(|space| space.bytes()),
+            message: message.map(|message| message.bytes()),
+            body: text(&data, "body").unwrap_or_default(),
+            deleted: data.get("deleted").and_then(serde_json::Value::as_bool).unwrap_or(false),
+        };
         let person = &mut self.people[client];
-        let verdict = person.judge.gets(kind, space.map(|space| space.bytes()), message.map(id), body);
+        let verdict = person.judge.gets(&told);
         if let (Some(space), Some(message), "message.created") = (space, message, kind) {
             person.seen.push((space, message));
         }

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::{
     Rule, Verdict,
     ledger::{Cell, Ledger},
-    rows,
+    rows::{self, Id},
 };
 use crate::faults::trace::{self, Trace};
 
@@ -27,6 +27,8 @@ pub struct Holding {
     /// The hash of each table, in the order of its rows.
     dumps: BTreeMap<String, u64>,
     quarantined: i64,
+    /// What each message says; nothing once it is deleted.
+    pub texts: BTreeMap<Id, Option<String>>,
 }
 
 /// Reads a whole database.
@@ -60,7 +62,25 @@ fn holding(db: &Connection, vector: VersionVector) -> rusqlite::Result<Holding> 
         dumps.insert(name.clone(), dump(db, name)?);
     }
     let quarantined = db.query_row("SELECT count(*) FROM replication_quarantine", [], |row| row.get(0))?;
-    Ok(Holding { vector, cells, tables: names.into_iter().collect(), dumps, quarantined })
+    let (tables, texts) = (names.into_iter().collect(), texts(db)?);
+    Ok(Holding { vector, cells, tables, dumps, quarantined, texts })
+}
+
+/// What the messages say: the edit that counts, or what was sent.
+fn texts(db: &Connection) -> rusqlite::Result<BTreeMap<Id, Option<String>>> {
+    let mut statement = db.prepare_cached(
+        "SELECT m.id, m.data, s.body, coalesce(s.deleted, 0)
+         FROM message m LEFT JOIN local_message_state s ON s.space = m.space AND s.message = m.id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut texts = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (data, edited): (Option<Vec<u8>>, Option<String>) = (row.get(1)?, row.get(2)?);
+        let sent = data.as_deref().and_then(rows::text);
+        let text = if row.get(3)? { None } else { edited.or(sent) };
+        texts.insert(row.get(0)?, text);
+    }
+    Ok(texts)
 }
 
 /// The hash of a table's rows, in order.

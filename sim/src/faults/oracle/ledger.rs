@@ -61,6 +61,8 @@ pub struct Ledger {
     writes: BTreeMap<Cell, u32>,
     /// Messages that somebody took back.
     deleted: BTreeSet<Id>,
+    /// Who has left a space at any time.
+    left: BTreeSet<(Id, Id)>,
     /// What was answered with success.
     acknowledged: BTreeSet<Place>,
 }
@@ -81,6 +83,10 @@ impl Ledger {
         }
         self.deleted.extend(content.facts.iter().filter_map(|(_, fact)| match fact {
             Fact::Deleted { message } => Some(*message),
+            _ => None,
+        }));
+        self.left.extend(content.facts.iter().filter_map(|(_, fact)| match fact {
+            Fact::Member { space, account, on: false, .. } => Some((*space, *account)),
             _ => None,
         }));
         self.versions.insert(place, content);
@@ -166,6 +172,11 @@ impl Ledger {
     /// What a version holds.
     pub fn content(&self, place: Place) -> Option<&Content> {
         self.versions.get(&place)
+    }
+
+    /// Whether an account never left a space, as far as anybody ever wrote.
+    pub fn was_always_member(&self, space: Id, account: Id) -> bool {
+        !self.left.contains(&(space, account))
     }
 
     /// Whether somebody took a message back.

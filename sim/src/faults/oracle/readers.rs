@@ -61,8 +61,22 @@ pub struct Client {
     /// Messages that it was told of.
     got: BTreeSet<Id>,
     /// Texts that it was told a message has by now.
-    edits: BTreeSet<(String, String)>,
+    edits: BTreeSet<(Id, String)>,
+    /// Of the messages that it was told of, what they say as far as it knows; nothing once they are deleted.
+    texts: BTreeMap<Id, (Id, Option<String>)>,
     stream: Option<Stream>,
+}
+
+/// Something that a client is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'t> {
+    /// The type of the event.
+    pub kind: &'t str,
+    pub space: Option<Id>,
+    pub message: Option<Id>,
+    /// What the message says.
+    pub body: &'t str,
+    pub deleted: bool,
 }
 
 /// What is known of the stream that a client has open.
@@ -78,7 +92,7 @@ struct Stream {
 
 impl Client {
     pub fn new(account: Id) -> Self {
-        Self { account, got: BTreeSet::new(), edits: BTreeSet::new(), stream: None }
+        Self { account, got: BTreeSet::new(), edits: BTreeSet::new(), texts: BTreeMap::new(), stream: None }
     }
 
     /// The client opens a stream with a cursor, at a node that holds `vector`.
@@ -110,29 +124,45 @@ impl Client {
         self.stream = None;
     }
 
-    /// The client is told of something. `body` is the text for edits.
-    pub fn gets(&mut self, kind: &str, space: Option<Id>, message: Option<Id>, body: &str) -> Verdict {
+    /// The client is told of something.
+    pub fn gets(&mut self, told: &Told<'_>) -> Verdict {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let name = message.map(name).unwrap_or_default();
-        match (kind, message) {
-            ("message.created", Some(message)) => {
+        let Told { kind, space, message, body, deleted } = *told;
+        let (Some(space), Some(message)) = (space, message) else { return Ok(()) };
+        match kind {
+            "message.created" => {
                 if !stream.may.contains(&message) {
-                    let what = format!("message {name} was told to one who may not read it, or has seen it");
+                    let what = format!(
+                        "message {} was told to one who may not read it, or has seen it",
+                        name(message)
+                    );
                     return Err((Rule::Authorised, what));
                 }
                 stream.owed.remove(&message);
                 if !self.got.insert(message) {
-                    return Err((Rule::NoGap, format!("message {name} was told twice to one client")));
+                    return Err((
+                        Rule::NoGap,
+                        format!("message {} was told twice to one client", name(message)),
+                    ));
                 }
+                self.texts.insert(message, (space, (!deleted).then(|| body.to_owned())));
             }
-            ("message.edited" | "message.deleted" | "reaction.added" | "reaction.removed", _) => {
-                if space.is_none_or(|space| !stream.spaces.contains(&space)) {
-                    let what = format!("{kind} of {name} was told to one who was no member of the space");
+            "message.edited" | "message.deleted" | "reaction.added" | "reaction.removed" => {
+                if !stream.spaces.contains(&space) {
+                    let what =
+                        format!("{kind} of {} was told to one who was no member of the space", name(message));
                     return Err((Rule::Authorised, what));
                 }
-                let fact = (name.clone(), format!("{kind}:{body}"));
-                if kind.starts_with("message") && !self.edits.insert(fact) {
-                    return Err((Rule::NoGap, format!("{kind} of {name} was told twice to one client")));
+                if kind == "message.edited" && !self.edits.insert((message, body.to_owned())) {
+                    return Err((
+                        Rule::NoGap,
+                        format!("{kind} of {} was told twice to one client", name(message)),
+                    ));
+                }
+                if kind.starts_with("message")
+                    && let Some((_, text)) = self.texts.get_mut(&message)
+                {
+                    *text = (!deleted).then(|| body.to_owned());
                 }
             }
             _ => {}
@@ -158,6 +188,22 @@ impl Client {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Everything is over: where it was always a member, the client knows of each message that it was told of what it
+    /// says in the end.
+    pub fn knows(&self, ledger: &Ledger, texts: &BTreeMap<Id, Option<String>>) -> Verdict {
+        for (message, (space, text)) in &self.texts {
+            let truth = texts.get(message).cloned().flatten();
+            if ledger.was_always_member(*space, self.account) && *text != truth {
+                let what = format!(
+                    "a client still takes message {} to say {text:?}, and it says {truth:?}",
+                    name(*message)
+                );
+                return Err((Rule::NoGap, what));
+            }
+        }
+        Ok(())
     }
 
     /// Everything is over, and the stream has given all that it has.

@@ -41,6 +41,24 @@ pub fn fact(change: &Change) -> Option<Fact> {
     }
 }
 
+/// What a packed message says; nothing once it is erased.
+pub fn text(data: &[u8]) -> Option<String> {
+    let (erased, mut rest) = data.get(18..)?.split_first()?;
+    if *erased != 0 {
+        return None;
+    }
+    let mut length = 0;
+    for shift in (0..).step_by(7) {
+        let (byte, tail) = rest.split_first()?;
+        rest = tail;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    String::from_utf8(rest.get(..length)?.to_vec()).ok()
+}
+
 /// The columns of a packed key that are texts or blobs; a number is an empty one.
 fn blobs(packed: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (count, mut rest) = packed.split_first()?;
