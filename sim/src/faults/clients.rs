@@ -316,7 +316,8 @@ impl World {
         person.cursor.get_or_insert(start);
         person.reader = Some(reader);
         self.count("stream opened");
-        self.read_at(node);
+        // What it has missed is read at once, by the memberships of this moment, whether or not it dozes.
+        self.read_all(client);
     }
 
     /// A client dozes no more.

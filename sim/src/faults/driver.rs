@@ -115,7 +115,9 @@ impl World {
             }
             AtNode::Disk => self.disk_has_worked(number),
             AtNode::Probe => self.probe(number),
-            AtNode::DiesAnyhow { lasts } => self.dies(number, lasts, 0),
+            AtNode::DiesAnyhow { lasts } => {
+                self.dies(number, lasts, 0);
+            }
             AtNode::Request(request) => self.requested(number, request),
         }
     }
@@ -276,8 +278,9 @@ impl World {
     /// The disk has had its time: the store works, and whoever waits hears of it.
     fn disk_has_worked(&mut self, node: usize) {
         let full = self.nodes[node].disk.full_until > self.now;
-        if let Some((torn, lasts)) = self.process(node).and_then(|process| process.dies_with) {
-            return self.dies(node, lasts, torn);
+        let fate = self.process(node).and_then(|process| process.dies_with.take());
+        if fate.is_some_and(|(torn, lasts)| self.dies(node, lasts, torn)) {
+            return;
         }
         let Node { disk, process: Some(process), .. } = &mut self.nodes[node] else { return };
         process.working = false;

@@ -85,12 +85,14 @@ impl World {
         }
     }
 
-    /// A process dies and is started again later.
-    pub fn dies(&mut self, node: usize, lasts: Time, torn: u64) {
-        if self.crash(node, torn) {
+    /// A process dies and is started again later; not one that is about to leave.
+    pub fn dies(&mut self, node: usize, lasts: Time, torn: u64) -> bool {
+        let dies = self.crash(node, torn);
+        if dies {
             self.count("fault: crash");
             self.after(lasts, Happening::Restart { node });
         }
+        dies
     }
 
     fn copy(&mut self, number: usize) {
