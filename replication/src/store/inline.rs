@@ -1,20 +1,37 @@
 //! A store without threads: what is asked of it waits until its owner lets it work.
 //!
 //! For a simulation, which decides when a disk has done something. It is the same writer on the same queue, only that
-//! somebody else calls it; reads run where they are asked for. So the futures of such a [`Store`](super::Store) need no
+//! somebody else calls it; reads run where they are asked for. So the futures of such a [`Store`] need no
 //! runtime: those of reads are ready at once, those of writes after the [`Worker`] had its turn.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rusqlite::Connection;
 
 use super::{
-    StoreError,
+    Derive, OpenError, Schema, Store, StoreError, Surroundings,
     queue::{Queue, Work},
     writer::Writer,
 };
 
-/// The writer of a store that was opened with [`Store::open_inline`](super::Store::open_inline).
+impl Store {
+    /// Opens the database without threads of its own: it works when its [`Worker`] is told to.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_inline(
+        path: &Path,
+        schema: &Schema,
+        derive: Box<dyn Derive>,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> Result<(Self, Worker), OpenError> {
+        let (store, writer) = Self::assemble(path, schema, derive, surroundings, true)?;
+        let queue = Arc::clone(&store.inner.queue);
+        Ok((store, Worker { writer, queue }))
+    }
+}
+
+/// The writer of a store that was opened with [`Store::open_inline`].
 pub struct Worker {
     pub(super) writer: Writer,
     pub(super) queue: Arc<Queue>,

@@ -210,51 +210,6 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the database without threads of its own: it works when its [`Worker`] is told to.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn open_inline(
-        path: &Path,
-        schema: &Schema,
-        derive: Box<dyn Derive>,
-        surroundings: Arc<dyn Surroundings>,
-    ) -> Result<(Self, Worker), OpenError> {
-        let (store, writer) = Self::assemble(path, schema, derive, surroundings, true)?;
-        let queue = Arc::clone(&store.inner.queue);
-        Ok((store, Worker { writer, queue }))
-    }
-
-    fn assemble(
-        path: &Path,
-        schema: &Schema,
-        derive: Box<dyn Derive>,
-        surroundings: Arc<dyn Surroundings>,
-        inline: bool,
-    ) -> Result<(Self, writer::Writer), OpenError> {
-        let (commits, _) = broadcast::channel(WATCH_CAPACITY);
-        let writer = writer::Writer::open(path, schema, derive, commits.clone(), surroundings)?;
-        let inner = Inner {
-            node: writer.node(),
-            generation: writer.generation(),
-            path: path.to_owned(),
-            schema: schema.clone(),
-            queue: Arc::new(queue::Queue::default()),
-            places: Arc::new(Semaphore::new(MAX_JOBS)),
-            held: AtomicBool::new(false),
-            site: writer.watch_site(),
-            vector: writer.watch_vector(),
-            health: writer.watch_health(),
-            commits,
-            readers: Arc::new(Mutex::new(Vec::new())),
-            reading: Arc::new(Semaphore::new(MAX_READERS)),
-            inline,
-            writer: Mutex::new(None),
-            checkpointer: Arc::new(Mutex::new(None)),
-        };
-        Ok((Self { inner: Arc::new(inner) }, writer))
-    }
-
     /// The node that this data folder belongs to.
     #[must_use]
     pub fn node(&self) -> NodeId {

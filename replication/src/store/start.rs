@@ -1,11 +1,52 @@
 //! What happens once when a database is opened for writing: the lock, who the node is, and which start this is.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
 
 use rusqlite::Connection;
+use tokio::sync::{Semaphore, broadcast};
 
-use super::{OpenError, Surroundings, connection};
+use super::{
+    Derive, Inner, MAX_JOBS, MAX_READERS, OpenError, Schema, Store, Surroundings, WATCH_CAPACITY, connection,
+    queue::Queue, writer::Writer,
+};
 use crate::{NodeId, clock::Stamp};
+
+impl Store {
+    /// Opens a store, whose writer is still to be set to work: by a thread, or `inline` by its owner.
+    pub(super) fn assemble(
+        path: &Path,
+        schema: &Schema,
+        derive: Box<dyn Derive>,
+        surroundings: Arc<dyn Surroundings>,
+        inline: bool,
+    ) -> Result<(Self, Writer), OpenError> {
+        let (commits, _) = broadcast::channel(WATCH_CAPACITY);
+        let writer = Writer::open(path, schema, derive, commits.clone(), surroundings)?;
+        let inner = Inner {
+            node: writer.node(),
+            generation: writer.generation(),
+            path: path.to_owned(),
+            schema: schema.clone(),
+            queue: Arc::new(Queue::default()),
+            places: Arc::new(Semaphore::new(MAX_JOBS)),
+            held: AtomicBool::new(false),
+            site: writer.watch_site(),
+            vector: writer.watch_vector(),
+            health: writer.watch_health(),
+            commits,
+            readers: Arc::new(Mutex::new(Vec::new())),
+            reading: Arc::new(Semaphore::new(MAX_READERS)),
+            inline,
+            writer: Mutex::new(None),
+            checkpointer: Arc::new(Mutex::new(None)),
+        };
+        Ok((Self { inner: Arc::new(inner) }, writer))
+    }
+}
 
 /// The node id of this folder, made at the first start, and the last hybrid time that it gave out.
 pub fn node(db: &Connection, surroundings: &dyn Surroundings) -> rusqlite::Result<(NodeId, Stamp)> {

@@ -11,7 +11,7 @@ use mychat_replication::{
 };
 
 use super::{
-    clients::Answer,
+    calls::Answer,
     node::{Done, Node},
     oracle::{
         Rule,

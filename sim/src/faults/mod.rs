@@ -20,6 +20,7 @@
 //! their order (`trace`) shows it.
 
 mod args;
+mod calls;
 mod chance;
 mod clients;
 mod disk;

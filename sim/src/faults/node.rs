@@ -22,7 +22,7 @@ use mychat_replication::{
 use tokio::sync::broadcast;
 
 use super::{
-    clients::Answer,
+    calls::Answer,
     disk::{self, Disk},
     oracle::{Rule, readers::Members},
     upgrade,

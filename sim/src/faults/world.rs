@@ -16,8 +16,9 @@ use mychat_replication::{
 };
 
 use super::{
+    calls::Request,
     chance::Chance,
-    clients::{AtClient, Person, Request},
+    clients::{AtClient, Person},
     disk::Templates,
     network::Network,
     node::Node,
