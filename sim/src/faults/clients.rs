@@ -7,7 +7,7 @@ use mychat_node::{
     events::{Cursor, QUEUE_BYTES, Reader},
     ids::{AccountId, MessageId, SessionId, SpaceId},
 };
-use mychat_replication::clock::Stamp;
+use mychat_replication::{clock::Stamp, log::SiteId};
 
 use super::{
     calls::{Answer, Call},
@@ -43,6 +43,12 @@ pub struct Person {
 }
 
 impl Person {
+    /// Whether its cursor covers a version.
+    pub fn has_seen(&self, site: SiteId, version: u64) -> bool {
+        let seen = self.cursor.as_deref().and_then(Seen::read);
+        seen.is_some_and(|seen| seen.covers(site, version, 0))
+    }
+
     /// Whether it has a stream open there.
     pub fn is_reading_at(&self, node: usize) -> bool {
         self.node == node && self.reader.is_some()

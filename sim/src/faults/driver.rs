@@ -221,6 +221,7 @@ impl World {
             Action::RenewSite => self.renew(node),
             Action::Settled => {
                 self.say(|_| format!("{node} is settled"));
+                self.nodes[node].went_back = false;
                 if let Some(process) = self.process(node) {
                     process.asked = process.answered || process.vector_is_empty();
                     process.store.release_writes();
@@ -342,7 +343,7 @@ impl World {
                 self.count("version written");
                 match self.ledger.written(frame) {
                     Fresh::New => {}
-                    Fresh::Reused => self.count("version reused that nobody had"),
+                    Fresh::Reused => self.reused((frame.site, frame.version.0)),
                     Fresh::Clash => self.clash(node, frame.version.0),
                 }
             } else {
@@ -361,6 +362,13 @@ impl World {
         let frames = if missed { Vec::new() } else { commit.frames.clone() };
         self.feed(node, Event::Committed { frames, vector: Arc::clone(&commit.vector) });
         self.tell_clients(node, &places, (!missed).then(|| vec![Arc::new(commit.clone())]));
+    }
+
+    /// A node wrote a version whose number was taken once, by one that is on no disk any more.
+    fn reused(&mut self, (site, version): Place) {
+        self.count("version reused that no node had");
+        let deceived = self.people.iter().filter(|person| person.has_seen(site, version)).count();
+        self.count_by("known limit: a client's cursor named a version that was reused", deceived as u64);
     }
 
     /// A node wrote a version that others hold with another content.

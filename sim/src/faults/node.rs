@@ -141,6 +141,8 @@ pub struct Node {
     pub copy: Option<(PathBuf, VersionVector)>,
     /// The next start is on the copy.
     pub restores: bool,
+    /// Its disk has gone back in time, and it has not found out yet what that means.
+    pub went_back: bool,
     pub upgraded: bool,
     pub leaving: bool,
     pub left: bool,
@@ -168,6 +170,7 @@ impl World {
             ahead: 0,
             copy: None,
             restores: false,
+            went_back: false,
             upgraded: false,
             leaving: false,
             left: false,

@@ -181,7 +181,7 @@ impl World {
             if let Err(error) = node.disk.restore(&copy) {
                 return self.object(Rule::Panic, format!("no copy to restore: {error}"));
             }
-            node.vector = vector;
+            (node.vector, node.went_back) = (vector, true);
             self.count("fault: older copy restored");
             self.forget_lost("version lost with the only disk");
         }
@@ -195,7 +195,7 @@ impl World {
         let site = self.nodes[number].site;
         let vector = self.nodes[number].vector.get(site).0;
         let answered = self.ledger.acknowledged_head(site);
-        if !restored && vector < answered {
+        if !self.nodes[number].went_back && vector < answered {
             self.object(
                 Rule::Durable,
                 format!(

@@ -39,6 +39,14 @@ impl Content {
     }
 }
 
+/// The message that a fact changes or takes back.
+fn revises((_, fact): &(u32, Fact)) -> Option<Id> {
+    match fact {
+        Fact::Edited { message } | Fact::Deleted { message } => Some(*message),
+        _ => None,
+    }
+}
+
 fn cell(change: &Change) -> Cell {
     (change.table.to_string(), change.key.clone(), change.column.to_string())
 }
@@ -61,6 +69,8 @@ pub struct Ledger {
     writes: BTreeMap<Cell, u32>,
     /// Messages that somebody took back.
     deleted: BTreeSet<Id>,
+    /// Messages of which an edit or a deletion went with the only disk that had it.
+    unsaid: BTreeSet<Id>,
     /// Who has left a space at any time.
     left: BTreeSet<(Id, Id)>,
     /// What was answered with success.
@@ -78,6 +88,10 @@ impl Ledger {
             Some(known) if known.lost => Fresh::Reused,
             Some(_) => return Fresh::Clash,
         };
+        if fresh == Fresh::Reused {
+            // A client whose cursor names the lost version takes the new one for it, and does not hear of it.
+            self.unsaid.extend(content.facts.iter().filter_map(revises));
+        }
         for cell in content.cells.keys() {
             *self.writes.entry(cell.clone()).or_default() += 1;
         }
@@ -156,6 +170,7 @@ impl Ledger {
             let held = disks.iter().any(|vector| vector.get(*site).0 >= *version);
             if !held && !std::mem::replace(&mut content.lost, true) {
                 lost += 1;
+                self.unsaid.extend(content.facts.iter().filter_map(revises));
             }
         }
         lost
@@ -177,6 +192,11 @@ impl Ledger {
     /// Whether an account never left a space, as far as anybody ever wrote.
     pub fn was_always_member(&self, space: Id, account: Id) -> bool {
         !self.left.contains(&(space, account))
+    }
+
+    /// Whether an edit or a deletion of a message was lost: whoever was told of it knows more than all nodes.
+    pub fn has_lost_revision(&self, message: &Id) -> bool {
+        self.unsaid.contains(message)
     }
 
     /// Whether somebody took a message back.

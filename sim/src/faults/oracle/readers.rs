@@ -44,7 +44,7 @@ impl Members {
                     *latest = (at.clone(), *on);
                 }
             }
-            Fact::Sent { .. } | Fact::Deleted { .. } => {}
+            Fact::Sent { .. } | Fact::Edited { .. } | Fact::Deleted { .. } => {}
         }
     }
 
@@ -196,7 +196,8 @@ impl Client {
         for (message, (space, text)) in &self.texts {
             // One that is nowhere any more went with the only disk that had it.
             let Some(truth) = texts.get(message) else { continue };
-            if ledger.was_always_member(*space, self.account) && text != truth {
+            let judged = ledger.was_always_member(*space, self.account) && !ledger.has_lost_revision(message);
+            if judged && text != truth {
                 let what = format!(
                     "a client still takes message {} to say {text:?}, and it says {truth:?}",
                     name(*message)
@@ -243,7 +244,7 @@ pub fn told<'c>(
         .iter()
         .filter_map(|(_, _, fact)| match fact {
             Fact::Sent { space, .. } | Fact::Member { space, .. } | Fact::Founded { space } => Some(*space),
-            Fact::Deleted { .. } => None,
+            Fact::Edited { .. } | Fact::Deleted { .. } => None,
         })
         .collect();
     // Who was a member at any moment of it, and who at all moments.

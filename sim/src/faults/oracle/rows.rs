@@ -14,6 +14,8 @@ pub enum Fact {
     Member { space: Id, account: Id, at: Vec<u8>, on: bool },
     /// A message, while it says something.
     Sent { space: Id, message: Id },
+    /// A message says something else.
+    Edited { message: Id },
     /// A message is taken back.
     Deleted { message: Id },
 }
@@ -37,6 +39,7 @@ pub fn fact(change: &Change) -> Option<Fact> {
         "message" => Some(Fact::Deleted { message: id(1)? }),
         // The format, then the kind of the revision.
         "message_revision" if *data.get(1)? == 1 => Some(Fact::Deleted { message: id(1)? }),
+        "message_revision" => Some(Fact::Edited { message: id(1)? }),
         _ => None,
     }
 }
