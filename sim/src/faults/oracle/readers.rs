@@ -98,7 +98,7 @@ impl Client {
     /// The client opens a stream with a cursor, at a node that holds `vector`.
     pub fn opens(&mut self, start: Seen, ledger: &Ledger, vector: &VersionVector, members: &Members) {
         let mut stream = Stream { start, ..Stream::default() };
-        for ((space, account), _) in &members.latest {
+        for (space, account) in members.latest.keys() {
             if *account == self.account && members.has(*space, *account) {
                 stream.spaces.insert(*space);
             }
