@@ -53,7 +53,7 @@ pub struct Condition {
 
 impl Condition {
     /// That of a node that is not ready yet.
-    fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         Self {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -67,6 +67,7 @@ pub mod key;
 pub mod log;
 mod membership;
 pub mod mesh;
+pub mod mutation;
 pub mod protocol;
 pub mod replica;
 pub mod retirement;

@@ -6,6 +6,7 @@
 //! - [`mod@bench`] measures real processes on this machine, and other systems beside them;
 //! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
+//! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -15,6 +16,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod command;
+pub mod faults;
 pub mod irc;
 pub mod latency;
 pub mod model;

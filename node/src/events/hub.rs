@@ -70,9 +70,9 @@ impl Drop for Inner {
     }
 }
 
-struct Open {
-    subscription: Subscription,
-    answer: oneshot::Sender<Opened>,
+pub(super) struct Open {
+    pub(super) subscription: Subscription,
+    pub(super) answer: oneshot::Sender<Opened>,
 }
 
 impl Hub {
@@ -209,10 +209,10 @@ pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Task {
-    store: Store,
-    state: Arc<Mutex<State>>,
-    condition: Arc<Condition>,
+pub(super) struct Task {
+    pub(super) store: Store,
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) condition: Arc<Condition>,
 }
 
 impl Task {
@@ -269,8 +269,12 @@ impl Task {
         }
     }
 
+    pub(super) fn ping(&self) {
+        lock(&self.state).ping();
+    }
+
     /// Tells what follows from commits. Should the read fail, the logs are read instead, until it works.
-    async fn commits(&self, commits: Vec<Arc<Commit>>) {
+    pub(super) async fn commits(&self, commits: Vec<Arc<Commit>>) {
         let audience = {
             let mut state = lock(&self.state);
             if state.open() == 0 {
@@ -315,7 +319,7 @@ impl Task {
     }
 
     /// Tells what the logs have beyond what was told.
-    async fn catch_up(&self) {
+    pub(super) async fn catch_up(&self) {
         let target = self.store.vector();
         for (site, end) in target.iter() {
             loop {
@@ -356,7 +360,7 @@ impl Task {
         }
     }
 
-    async fn open(&self, batch: Vec<Open>) {
+    pub(super) async fn open(&self, batch: Vec<Open>) {
         let accounts: BTreeSet<AccountId> = batch.iter().map(|open| open.subscription.account).collect();
         let read = move |db: &rusqlite::Connection| {
             let mut found = std::collections::HashMap::new();

@@ -15,6 +15,7 @@ mod audience;
 mod backlog;
 mod comings;
 mod cursor;
+mod desk;
 mod goodbye;
 pub mod handover;
 pub mod http;
@@ -37,6 +38,7 @@ use mychat_replication::clock::Stamp;
 
 pub use comings::Comings;
 pub use cursor::{Cursor, MalformedCursor, SitePrefix};
+pub use desk::{Desk, Reader};
 pub use hub::Hub;
 pub use queue::{Item, QUEUE_BYTES};
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use mychat_replication::mutation::{self, Mutation};
 
 /// Bytes that may wait for one stream. A reader that is slower gets what is queued, to the last whole event, and then
 /// the end of the stream; it comes back with its cursor and has lost nothing.
@@ -66,7 +67,8 @@ impl Queue {
         if state.ended {
             return false;
         }
-        if !state.items.is_empty() && state.bytes + item.wire.len() > QUEUE_BYTES {
+        let full = !state.items.is_empty() && state.bytes + item.wire.len() > QUEUE_BYTES;
+        if full && !mutation::is_on(Mutation::UnboundedQueue) {
             metrics::counter!("mychat_events_slow_readers_total").increment(1);
             end(&mut state);
             return false;

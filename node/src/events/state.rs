@@ -12,7 +12,10 @@ use std::{
     },
 };
 
-use mychat_replication::log::{SiteId, VersionVector};
+use mychat_replication::{
+    log::{SiteId, VersionVector},
+    mutation::{self, Mutation},
+};
 use serde_json::json;
 
 use super::{
@@ -208,7 +211,8 @@ impl State {
                     let seen = |mut cursor: Cursor| {
                         cursor.merge(&self.position);
                         if Some(at) == last_event {
-                            cursor.advance(prefix(frame.site), frame.version.0);
+                            let skips = u64::from(mutation::is_on(Mutation::CursorSkips));
+                            cursor.advance(prefix(frame.site), frame.version.0 + skips);
                             cursor
                         } else {
                             cursor.with_part(frame.site, frame.version, sequence)
@@ -217,6 +221,7 @@ impl State {
                     let place = (frame.site, frame.version.0, sequence);
                     self.deliver(event, place, &seen);
                 }
+                Step::Spaces { .. } if mutation::is_on(Mutation::StaleMembership) => {}
                 Step::Spaces { account, spaces } => self.follow(account, spaces),
                 Step::Ended { account, session } => self.end_session(account, session),
             }

@@ -7,23 +7,21 @@ use axum::{
     routing::{get, put},
 };
 use mychat_replication::store::Batch;
-use rusqlite::Connection;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    facts::{self, Revision, Sent},
+    call::{self, Draft, Text},
     history::{self, Order, Span},
     markdown, mention, purge,
     resource::{self, Message},
-    rules, store,
+    rules,
 };
 use crate::{
     app::App,
     http::{Body, Caller, Items, Page, Path, Problem, Query, Reply, Write},
-    ids::{AccountId, MessageId, SpaceId},
+    ids::{MessageId, SpaceId},
     spaces::{self, Role},
-    timestamp,
 };
 
 /// The routes.
@@ -81,39 +79,23 @@ async fn send(
     }
     let author = caller.account;
     // Everything that takes long is done before the writer's turn.
-    let (body, html, mentions) = prepare(&app, new.body).await?;
-    let job = move |batch: &mut Batch<'_>| {
-        let db = batch.connection();
-        spaces::require_member(db, space, author)?;
-        if let Some(client_id) = &new.client_id
-            && let Some(id) = store::sent(db, space, author, client_id)?
-            && let Some(message) = resource::resource(db, space, id)?
-        {
-            return Ok(Reply::created(message.json()));
-        }
-        let reply_to = referred(db, space, new.reply_to)?;
-        let thread = referred(db, space, new.thread)?;
-        let id = MessageId::from_stamp(batch.stamp(), rand::random());
-        let sent = Sent { author, erased: false, body, client_id: new.client_id, reply_to, thread, mentions };
-        facts::send(batch, space, id, &sent);
-        Ok(Reply::created(Message::fresh(space, id, sent, html).json()))
+    let draft = Draft {
+        author,
+        text: prepare(&app, new.body).await?,
+        client_id: new.client_id,
+        reply_to: new.reply_to,
+        thread: new.thread,
+        random: rand::random(),
     };
+    let job = move |batch: &mut Batch<'_>| Ok(Reply::created(call::send(batch, space, draft)?.json()));
     write.run(&app, Some(&caller), job).await
-}
-
-/// A message that another one refers to must be there.
-fn referred(db: &Connection, space: SpaceId, id: Option<MessageId>) -> Result<Option<MessageId>, Problem> {
-    match id {
-        Some(id) => store::canonical(db, space, id)?.map(Some).ok_or_else(rules::no_message),
-        None => Ok(None),
-    }
 }
 
 /// Bodies from this size on are rendered where they hold up nobody else, in bytes.
 const LONG_BODY: usize = 2 << 10;
 
-/// The body, its HTML, and the accounts that it names.
-async fn prepare(app: &App, body: String) -> Result<(String, String, Vec<AccountId>), Problem> {
+/// Makes of a body what takes long.
+async fn prepare(app: &App, body: String) -> Result<Text, Problem> {
     let mentions = if mention::handles(&body).is_empty() {
         Vec::new()
     } else {
@@ -122,11 +104,11 @@ async fn prepare(app: &App, body: String) -> Result<(String, String, Vec<Account
     };
     if body.len() < LONG_BODY {
         let html = markdown::render(&body);
-        return Ok((body, html, mentions));
+        return Ok(Text { body, html, mentions });
     }
     tokio::task::spawn_blocking(move || {
         let html = markdown::render(&body);
-        (body, html, mentions)
+        Text { body, html, mentions }
     })
     .await
     .map_err(|_| Problem::unavailable("the text could not be rendered"))
@@ -213,25 +195,8 @@ async fn edit(
 ) -> Result<Response, Problem> {
     rules::body(&new.body)?;
     let by = caller.account;
-    let (body, html, mentions) = prepare(&app, new.body).await?;
-    let job = move |batch: &mut Batch<'_>| {
-        let db = batch.connection();
-        spaces::require_member(db, space, by)?;
-        let mut now = resource::resource(db, space, message)?.ok_or_else(rules::no_message)?;
-        if now.author != by {
-            return Err(Problem::forbidden("only its author may change a message"));
-        }
-        if now.deleted {
-            return Err(rules::deleted());
-        }
-        if now.body != body {
-            let revision = Revision::Edited { by, body: body.clone(), mentions: mentions.clone() };
-            let at = facts::revise(batch, space, now.id, &revision);
-            now =
-                Message { body, html: Some(html), mentions, edited_at: Some(timestamp::rfc3339(at)), ..now };
-        }
-        Ok(Reply::ok(now.json()))
-    };
+    let text = prepare(&app, new.body).await?;
+    let job = move |batch: &mut Batch<'_>| Ok(Reply::ok(call::edit(batch, space, message, by, text)?.json()));
     write.run(&app, Some(&caller), job).await
 }
 
@@ -247,22 +212,7 @@ async fn delete(
 ) -> Result<Response, Problem> {
     let by = caller.account;
     let job = move |batch: &mut Batch<'_>| {
-        let db = batch.connection();
-        let role = spaces::require_member(db, space, by)?;
-        let id = store::canonical(db, space, message)?.ok_or_else(rules::no_message)?;
-        let sent = store::row(db, space, id)?.ok_or_else(rules::no_message)?;
-        if sent.author != by && role < Role::Admin {
-            return Err(Problem::forbidden("only its author, an owner or an admin may delete a message"));
-        }
-        if !sent.erased {
-            let duplicates = store::duplicates_of(db, space, id)?;
-            facts::delete(batch, space, id, &sent, by)?;
-            for duplicate in duplicates {
-                if let Some(sent) = store::row(batch.connection(), space, duplicate)? {
-                    facts::delete(batch, space, duplicate, &sent, by)?;
-                }
-            }
-        }
+        call::delete(batch, space, message, by)?;
         Ok(Reply::no_content())
     };
     write.run(&app, Some(&caller), job).await
@@ -315,22 +265,7 @@ async fn react(
     rules::emoji(&emoji)?;
     let account = caller.account;
     let job = move |batch: &mut Batch<'_>| {
-        let db = batch.connection();
-        spaces::require_member(db, space, account)?;
-        let message = resource::resource(db, space, message)?.ok_or_else(rules::no_message)?;
-        if message.deleted {
-            return Err(rules::deleted());
-        }
-        if store::has_reaction(db, space, message.id, account, &emoji)? {
-            return Ok(Reply::no_content());
-        }
-        if store::reactions_by(db, space, message.id, account)? >= rules::MAX_REACTIONS {
-            return Err(Problem::conflict(format!(
-                "an account can have {} reactions on a message",
-                rules::MAX_REACTIONS
-            )));
-        }
-        facts::react(batch, space, message.id, account, &emoji, true);
+        call::react(batch, space, message, account, &emoji)?;
         Ok(Reply::no_content())
     };
     write.run(&app, Some(&caller), job).await
@@ -349,12 +284,7 @@ async fn unreact(
     rules::emoji(&emoji)?;
     let account = caller.account;
     let job = move |batch: &mut Batch<'_>| {
-        let db = batch.connection();
-        spaces::require_member(db, space, account)?;
-        let id = store::canonical(db, space, message)?.ok_or_else(rules::no_message)?;
-        if store::has_reaction(db, space, id, account, &emoji)? {
-            facts::react(batch, space, id, account, &emoji, false);
-        }
+        call::unreact(batch, space, message, account, &emoji)?;
         Ok(Reply::no_content())
     };
     write.run(&app, Some(&caller), job).await

@@ -20,6 +20,7 @@
 //!   everywhere, and whoever asks for one by its id gets the message itself.
 //! - A purge covers all messages that were sent in its range before it, also those that reach a node only after it.
 
+pub mod call;
 mod event;
 mod facts;
 mod history;

@@ -80,7 +80,10 @@ pub(super) fn put(
 }
 
 /// Ends the membership of `account`.
-pub(super) fn remove(
+///
+/// # Errors
+/// When `caller` may not, or `account` is no member.
+pub fn remove(
     batch: &mut Batch<'_>,
     space: SpaceId,
     caller: AccountId,

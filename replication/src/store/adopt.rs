@@ -194,7 +194,7 @@ fn prepare(
         }
         schema.migrate(&db).map_err(AdoptError::Unfit)?;
         // Should a migration have written anything, that is of the new site: the peer does not know of it.
-        site::renew(&db, head)?;
+        site::renew(&db, head, SiteId(rand::random()))?;
         db.execute("UPDATE replication_node SET node = ?1", [node.0])?;
         let stamp: i64 = db.query_row("SELECT stamp FROM replication_node", [], |row| row.get(0))?;
         Ok((vector, Stamp::from_u64(stamp.cast_unsigned())))

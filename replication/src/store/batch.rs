@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::Surroundings;
 use crate::{
     clock::{Clock, Stamp},
     log::{SiteId, Value},
@@ -38,13 +39,19 @@ impl NewRow {
 pub struct Batch<'a> {
     db: &'a Connection,
     clock: &'a mut Clock,
+    surroundings: &'a dyn Surroundings,
     site: SiteId,
     rows: Vec<NewRow>,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(db: &'a Connection, clock: &'a mut Clock, site: SiteId) -> Self {
-        Self { db, clock, site, rows: Vec::new() }
+    pub(super) fn new(
+        db: &'a Connection,
+        clock: &'a mut Clock,
+        surroundings: &'a dyn Surroundings,
+        site: SiteId,
+    ) -> Self {
+        Self { db, clock, surroundings, site, rows: Vec::new() }
     }
 
     /// The database with everything that is committed and that earlier jobs of the group wrote. For reading only;
@@ -56,7 +63,7 @@ impl<'a> Batch<'a> {
 
     /// The hybrid time of something that happens in this job; each call gives a later one.
     pub fn stamp(&mut self) -> Stamp {
-        self.clock.tick(wall_millis())
+        self.clock.tick(self.surroundings.wall_millis())
     }
 
     /// The site in whose log the rows will stand.
@@ -89,11 +96,4 @@ impl<'a> Batch<'a> {
     pub(super) fn into_rows(self) -> Vec<NewRow> {
         self.rows
     }
-}
-
-/// Milliseconds since 1970 by this machine's clock.
-pub(super) fn wall_millis() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::{Connection, types::Type};
 
 use super::{Derive, Row, later};
-use crate::log::{Frame, key};
+use crate::{
+    log::{Frame, key},
+    mutation::{self, Mutation},
+};
 
 /// How a frame is merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,9 @@ fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rus
             }
             rows.push(row);
         }
+    }
+    if mutation::is_on(Mutation::DeriveLess) && frame.version.0.is_multiple_of(13) {
+        rows.clear();
     }
     derived(db, derive, &rows)
 }

@@ -21,6 +21,7 @@ mod connection;
 mod copy;
 mod error;
 mod health;
+mod inline;
 mod later;
 mod log_reader;
 mod merge;
@@ -28,6 +29,8 @@ mod queue;
 mod retired;
 mod schema;
 mod site;
+mod start;
+mod surroundings;
 mod tables;
 mod writer;
 
@@ -51,8 +54,10 @@ pub use copy::Copied;
 use error::is_environment;
 pub use error::{DiskFault, OpenError, StoreError};
 pub use health::Health;
+pub use inline::Worker;
 pub use log_reader::LogRead;
 pub use schema::{Migration, Schema};
+pub use surroundings::{Surroundings, System};
 
 use crate::{
     NodeId,
@@ -174,6 +179,8 @@ struct Inner {
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
+    /// Whether there are no threads: see [`Worker`].
+    inline: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
     checkpointer: Arc<Mutex<Option<checkpoint::Checkpointer>>>,
 }
@@ -193,39 +200,16 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]. A second writer on the same file is refused.
     pub fn open(path: &Path, schema: &Schema, derive: Box<dyn Derive>) -> Result<Self, OpenError> {
-        let (commits, _) = broadcast::channel(WATCH_CAPACITY);
-        let queue = Arc::new(queue::Queue::default());
-        let writer = writer::Writer::open(path, schema, derive, commits.clone())?;
-        let (node, site, vector) = (writer.node(), writer.watch_site(), writer.watch_vector());
-        let generation = writer.generation();
-        let checkpointer = checkpoint::Checkpointer::start(path, node, Arc::clone(&queue))?;
-        let health = writer.watch_health();
+        let (store, writer) = Self::assemble(path, schema, derive, Arc::new(System), false)?;
+        let queue = Arc::clone(&store.inner.queue);
+        let checkpointer = checkpoint::Checkpointer::start(path, store.node(), Arc::clone(&queue))?;
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn({
-                let queue = Arc::clone(&queue);
-                move || writer.run(&queue)
-            })
+            .spawn(move || writer.run(&queue))
             .map_err(|source| OpenError::File { path: path.to_owned(), source: source.into() })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                node,
-                generation,
-                path: path.to_owned(),
-                schema: schema.clone(),
-                queue,
-                places: Arc::new(Semaphore::new(MAX_QUEUED / JOB_SIZE)),
-                held: AtomicBool::new(false),
-                site,
-                vector,
-                health,
-                commits,
-                readers: Arc::new(Mutex::new(Vec::new())),
-                reading: Arc::new(Semaphore::new(MAX_READERS)),
-                writer: Mutex::new(Some(thread)),
-                checkpointer: Arc::new(Mutex::new(Some(checkpointer))),
-            }),
-        })
+        *store.inner.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        *store.inner.checkpointer.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpointer);
+        Ok(store)
     }
 
     /// The node that this data folder belongs to.
@@ -417,6 +401,9 @@ impl Store {
         E: From<StoreError> + From<rusqlite::Error> + Send + 'static,
     {
         let turn = self.reader_turn().await?;
+        if self.inner.inline {
+            return self.inner.snapshot(f);
+        }
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let result = inner.snapshot(f);

@@ -56,6 +56,28 @@ struct Waiting {
     closed: bool,
 }
 
+impl Waiting {
+    /// What is to be done next.
+    fn take(&mut self) -> Option<Work> {
+        if let Some(answer) = self.renewal.take() {
+            return Some(Work::Renew(answer));
+        }
+        if let Some(adoption) = self.adoption.take() {
+            return Some(Work::Adopt(adoption));
+        }
+        let remote_turn = self.remote_next || self.jobs.is_empty();
+        if remote_turn && let Some(remote) = self.remote.pop_front() {
+            self.remote_next = false;
+            return Some(Work::Remote(remote));
+        }
+        if self.jobs.is_empty() {
+            return None;
+        }
+        self.remote_next = true;
+        Some(Work::Jobs(std::mem::take(&mut self.jobs)))
+    }
+}
+
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
@@ -96,20 +118,8 @@ impl Queue {
         let mut waiting = self.lock();
         let deadline = patience.map(|patience| Instant::now() + patience);
         loop {
-            if let Some(answer) = waiting.renewal.take() {
-                return Work::Renew(answer);
-            }
-            if let Some(adoption) = waiting.adoption.take() {
-                return Work::Adopt(adoption);
-            }
-            let remote_turn = waiting.remote_next || waiting.jobs.is_empty();
-            if remote_turn && let Some(remote) = waiting.remote.pop_front() {
-                waiting.remote_next = false;
-                return Work::Remote(remote);
-            }
-            if !waiting.jobs.is_empty() {
-                waiting.remote_next = true;
-                return Work::Jobs(std::mem::take(&mut waiting.jobs));
+            if let Some(work) = waiting.take() {
+                return work;
             }
             if waiting.closed {
                 return Work::Stop;
@@ -122,6 +132,18 @@ impl Queue {
                 }
             };
         }
+    }
+
+    /// The next thing, if there is something to do.
+    pub fn take(&self) -> Option<Work> {
+        self.lock().take()
+    }
+
+    /// Whether there is something to do.
+    pub fn has_work(&self) -> bool {
+        let waiting = self.lock();
+        let jobs = waiting.jobs.len() + waiting.remote.len();
+        jobs > 0 || waiting.renewal.is_some() || waiting.adoption.is_some()
     }
 
     fn push(&self, add: impl FnOnce(&mut Waiting)) -> bool {

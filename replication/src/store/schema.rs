@@ -71,6 +71,12 @@ impl Schema {
         Self { migrations }
     }
 
+    /// The same with the tables of one more domain.
+    #[must_use]
+    pub fn with(&self, domain: &[Migration]) -> Self {
+        Self::new(&[&self.migrations, domain])
+    }
+
     /// Brings the database up to date; says whether anything changed.
     pub(super) fn migrate(&self, db: &Connection) -> Result<bool, OpenError> {
         db.execute_batch(

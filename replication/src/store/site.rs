@@ -15,15 +15,14 @@ pub fn head(db: &Connection) -> rusqlite::Result<Version> {
         .map(|version| Version(version.cast_unsigned()))
 }
 
-/// Gives the database a new site id. What the log has up to `shared` stays with the old one, like another site's log;
+/// Gives the database the new site id `new`. What the log has up to `shared` stays with the old one, like another site's log;
 /// what was written after it goes over to the new one under the same numbers, because the old site's versions beyond
 /// `shared` are taken: others know them with other content.
 ///
 /// cr-sqlite numbers the sites in `crsql_site_id`, its own being 0, and caches that on load: the connection must be
 /// opened anew afterwards. Takes time in proportion to the old log; it happens after a restored backup only.
-pub fn renew(db: &Connection, shared: Version) -> rusqlite::Result<SiteId> {
+pub fn renew(db: &Connection, shared: Version, new: SiteId) -> rusqlite::Result<SiteId> {
     let (old, written) = (current(db)?, head(db)?);
-    let new = SiteId(rand::random());
     let shared_number = shared.0.cast_signed();
     let transaction = db.unchecked_transaction()?;
     let ordinal: i64 = db.query_row("SELECT max(ordinal) + 1 FROM crsql_site_id", [], |row| row.get(0))?;

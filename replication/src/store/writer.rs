@@ -14,19 +14,21 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     Applied, Batch, Commit, Derive, Health, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError,
+    Surroundings,
     adopt::{self, AdoptError, Incoming},
-    batch::{NewRow, wall_millis},
+    batch::NewRow,
     connection, health,
     later::Later,
     merge::{self, Merging},
     queue::{Finish, Job, Queue, Queued, Remote, Work},
-    retired, site,
+    retired, site, start,
     tables::Tables,
 };
 use crate::{
     NodeId,
     clock::{Clock, Stamp},
     log::{Change, Frame, GroupId, Retirement, SiteId, Version, VersionVector},
+    mutation::{self, Mutation},
 };
 
 pub struct Writer {
@@ -50,6 +52,7 @@ pub struct Writer {
     held: VersionVector,
     vector: watch::Sender<Arc<VersionVector>>,
     commits: broadcast::Sender<Arc<Commit>>,
+    surroundings: Arc<dyn Surroundings>,
 }
 
 /// Rows written in the transaction that is open.
@@ -71,12 +74,13 @@ impl Writer {
         schema: &Schema,
         mut derive: Box<dyn Derive>,
         commits: broadcast::Sender<Arc<Commit>>,
+        surroundings: Arc<dyn Surroundings>,
     ) -> Result<Self, OpenError> {
-        let lock = lock(path)?;
+        let lock = start::lock(path)?;
         let db = connection::open_writer(path)?;
         schema.migrate(&db)?;
-        let (node, stamp) = node(&db)?;
-        let stamp = stamp_of_this_start(&db, stamp);
+        let (node, stamp) = start::node(&db, surroundings.as_ref())?;
+        let stamp = start::stamp_of_this_start(&db, stamp, surroundings.as_ref());
         let tables = Tables::read(&db)?;
         let site = site::current(&db)?;
         let mut held = read_vector(&db)?;
@@ -103,6 +107,7 @@ impl Writer {
             held,
             vector,
             commits,
+            surroundings,
         })
     }
 
@@ -129,37 +134,53 @@ impl Writer {
     /// Works until the queue is closed and empty.
     pub fn run(mut self, queue: &Queue) {
         loop {
-            let patience = (!self.health.is_well()).then_some(health::PROBE);
-            let work = queue.next(patience);
-            if self.db.is_none() {
-                self.broken = self.reopen().err();
-            }
-            match work {
-                Work::Jobs(jobs) => self.run_jobs(jobs),
-                Work::Remote(Remote { frames, answer }) => {
-                    let result = self.apply(&frames).inspect_err(|error| self.recover(error));
-                    let _ = answer.send(result);
-                }
-                Work::Renew(answer) => {
-                    let _ = answer.send(self.renew());
-                }
-                Work::Idle => self.probe(),
-                Work::Adopt(adoption) => {
-                    let adopt::Adoption { incoming, quiet, answer } = *adoption;
-                    let adopted = self.adopt(&incoming);
-                    // Readers and checkpoints go on before anybody hears of it.
-                    drop(quiet);
-                    let _ = answer.send(adopted);
-                }
+            let patience = (!self.is_well()).then_some(health::PROBE);
+            match queue.next(patience) {
                 Work::Stop => break,
+                work => self.do_work(work),
             }
         }
+        self.close();
+    }
+
+    /// Does one thing, and answers whoever waits for it.
+    pub fn do_work(&mut self, work: Work) {
+        if self.db.is_none() {
+            self.broken = self.reopen().err();
+        }
+        match work {
+            Work::Jobs(jobs) => self.run_jobs(jobs),
+            Work::Remote(Remote { frames, answer }) => {
+                let result = self.apply(&frames).inspect_err(|error| self.recover(error));
+                let _ = answer.send(result);
+            }
+            Work::Renew(answer) => {
+                let _ = answer.send(self.renew());
+            }
+            Work::Idle => self.probe(),
+            Work::Adopt(adoption) => {
+                let adopt::Adoption { incoming, quiet, answer } = *adoption;
+                let adopted = self.adopt(&incoming);
+                // Readers and checkpoints go on before anybody hears of it.
+                drop(quiet);
+                let _ = answer.send(adopted);
+            }
+            Work::Stop => {}
+        }
+    }
+
+    /// Whether the disk takes writes, as far as is known.
+    pub fn is_well(&self) -> bool {
+        self.health.is_well()
+    }
+
+    pub fn close(&mut self) {
         if let Some(db) = self.db.take() {
             connection::close(db);
         }
     }
 
-    fn db(&self) -> Result<&Connection, StoreError> {
+    pub fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or_else(|| self.broken.clone().unwrap_or(StoreError::Closed))
     }
 
@@ -218,7 +239,7 @@ impl Writer {
     /// Runs the closure of one job. A panic there costs that job alone: its caller hears [`StoreError::Job`].
     fn run_job(&mut self, job: Job) -> Result<Option<(Finish, Vec<NewRow>)>, StoreError> {
         let db = self.db.as_ref().ok_or(StoreError::Closed)?;
-        let mut batch = Batch::new(db, &mut self.clock, *self.site.borrow());
+        let mut batch = Batch::new(db, &mut self.clock, self.surroundings.as_ref(), *self.site.borrow());
         match catch_unwind(AssertUnwindSafe(|| job(&mut batch))) {
             Ok(finish) => Ok(Some((finish, batch.into_rows()))),
             Err(_) => {
@@ -304,6 +325,12 @@ impl Writer {
             return Ok(());
         }
         let site = *self.site.borrow();
+        if mutation::is_on(Mutation::AnswerBeforeCommit) {
+            let mut vector = self.held.clone();
+            vector.advance(site, group.version);
+            let vector = Arc::new(vector);
+            group.finishes.drain(..).for_each(|finish| finish(Ok(Arc::clone(&vector))));
+        }
         let started = Instant::now();
         write_vector(db, site, group.version)?;
         write_stamp(db, self.clock.last())?;
@@ -368,11 +395,16 @@ impl Writer {
                 outcome.gaps += 1;
                 continue;
             }
+            if mutation::is_on(Mutation::SkipVersion) && applied.len() == 1 {
+                vector.advance(frame.site, frame.version);
+                applied.push(Arc::clone(frame));
+                continue;
+            }
             let kept = self.later.merge(db, &self.tables, self.derive.as_mut(), frame, merging)?;
             outcome.held += usize::from(kept.held);
             outcome.quarantined += usize::from(kept.quarantined);
             vector.advance(frame.site, frame.version);
-            self.clock.observe(frame.stamp, wall_millis());
+            self.clock.observe(frame.stamp, self.surroundings.wall_millis());
             outcome.applied += 1;
             applied.push(Arc::clone(frame));
         }
@@ -438,7 +470,7 @@ impl Writer {
     /// takes them again.
     fn probe(&mut self) {
         // A row that stays the same would not be written.
-        let stamp = self.clock.tick(wall_millis());
+        let stamp = self.clock.tick(self.surroundings.wall_millis());
         let tried = self.db().and_then(|db| {
             db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
             write_stamp(db, stamp)?;
@@ -453,7 +485,7 @@ impl Writer {
     /// See [`site::renew`]; the connection is opened anew, since the extension caches the site id.
     fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
-        let new = site::renew(self.db()?, self.opened_at)?;
+        let new = site::renew(self.db()?, self.opened_at, SiteId(self.surroundings.random()))?;
         // Before anything can fail: the old id is not this database's any more.
         self.site.send_replace(new);
         self.reopen()?;
@@ -485,7 +517,7 @@ impl Writer {
             return Err(AdoptError::Lacks);
         }
         let old = *self.site.borrow();
-        self.clock.observe(incoming.stamp(), wall_millis());
+        self.clock.observe(incoming.stamp(), self.surroundings.wall_millis());
         incoming.seal(self.clock.last())?;
         if let Some(db) = self.db.take() {
             connection::close(db);
@@ -535,41 +567,6 @@ fn write_vector(db: &Connection, site: SiteId, version: Version) -> rusqlite::Re
 fn write_stamp(db: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE replication_node SET stamp = ?1")?.execute([stamp.to_u64().cast_signed()])?;
     Ok(())
-}
-
-/// The node id of this folder, made at the first start, and the last hybrid time that it gave out.
-fn node(db: &Connection) -> rusqlite::Result<(NodeId, Stamp)> {
-    db.execute("INSERT OR IGNORE INTO replication_node VALUES (1, ?1, 0)", [rand::random::<[u8; 16]>()])?;
-    db.query_row("SELECT node, stamp FROM replication_node", [], |row| {
-        Ok((NodeId(row.get(0)?), Stamp::from_u64(row.get::<_, i64>(1)?.cast_unsigned())))
-    })
-}
-
-/// A stamp later than those of all earlier starts, kept so that those to come are later still: a clock that is set back
-/// between two starts must not make the new process look like the older one. A disk that is full makes it no worse than
-/// the clock is.
-fn stamp_of_this_start(db: &Connection, last: Stamp) -> Stamp {
-    let stamp = Stamp::from_millis(wall_millis().max(last.millis() + 1));
-    let kept = db.execute("UPDATE replication_node SET stamp = ?1", [stamp.to_u64().cast_signed()]);
-    if let Err(error) = kept {
-        tracing::warn!(%error, "the time of this start can't be kept");
-    }
-    stamp
-}
-
-/// Takes the lock that says: this process writes here.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock = path.with_extension("lock");
-    let failed = |source: std::io::Error| OpenError::File { path: lock.clone(), source: source.into() };
-    if let Some(folder) = path.parent() {
-        connection::private_folder(folder).map_err(failed)?;
-    }
-    let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 /// The frame that was built from the rows in hand must be what the log says.

@@ -1,0 +1,84 @@
+//! What happens once when a database is opened for writing: the lock, who the node is, and which start this is.
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, broadcast};
+
+use super::{
+    Derive, Inner, JOB_SIZE, MAX_QUEUED, MAX_READERS, OpenError, Schema, Store, Surroundings, WATCH_CAPACITY,
+    connection, queue::Queue, writer::Writer,
+};
+use crate::{NodeId, clock::Stamp};
+
+impl Store {
+    /// Opens a store, whose writer is still to be set to work: by a thread, or `inline` by its owner.
+    pub(super) fn assemble(
+        path: &Path,
+        schema: &Schema,
+        derive: Box<dyn Derive>,
+        surroundings: Arc<dyn Surroundings>,
+        inline: bool,
+    ) -> Result<(Self, Writer), OpenError> {
+        let (commits, _) = broadcast::channel(WATCH_CAPACITY);
+        let writer = Writer::open(path, schema, derive, commits.clone(), surroundings)?;
+        let inner = Inner {
+            node: writer.node(),
+            generation: writer.generation(),
+            path: path.to_owned(),
+            schema: schema.clone(),
+            queue: Arc::new(Queue::default()),
+            places: Arc::new(Semaphore::new(MAX_QUEUED / JOB_SIZE)),
+            held: AtomicBool::new(false),
+            site: writer.watch_site(),
+            vector: writer.watch_vector(),
+            health: writer.watch_health(),
+            commits,
+            readers: Arc::new(Mutex::new(Vec::new())),
+            reading: Arc::new(Semaphore::new(MAX_READERS)),
+            inline,
+            writer: Mutex::new(None),
+            checkpointer: Arc::new(Mutex::new(None)),
+        };
+        Ok((Self { inner: Arc::new(inner) }, writer))
+    }
+}
+
+/// The node id of this folder, made at the first start, and the last hybrid time that it gave out.
+pub fn node(db: &Connection, surroundings: &dyn Surroundings) -> rusqlite::Result<(NodeId, Stamp)> {
+    db.execute("INSERT OR IGNORE INTO replication_node VALUES (1, ?1, 0)", [surroundings.random()])?;
+    db.query_row("SELECT node, stamp FROM replication_node", [], |row| {
+        Ok((NodeId(row.get(0)?), Stamp::from_u64(row.get::<_, i64>(1)?.cast_unsigned())))
+    })
+}
+
+/// A stamp later than those of all earlier starts, kept so that those to come are later still: a clock that is set back
+/// between two starts must not make the new process look like the older one. A disk that is full makes it no worse than
+/// the clock is.
+pub fn stamp_of_this_start(db: &Connection, last: Stamp, surroundings: &dyn Surroundings) -> Stamp {
+    let stamp = Stamp::from_millis(surroundings.wall_millis().max(last.millis() + 1));
+    let kept = db.execute("UPDATE replication_node SET stamp = ?1", [stamp.to_u64().cast_signed()]);
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the time of this start can't be kept");
+    }
+    stamp
+}
+
+/// Takes the lock that says: this process writes here.
+pub fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock = path.with_extension("lock");
+    let failed = |source: std::io::Error| OpenError::File { path: lock.clone(), source: source.into() };
+    if let Some(folder) = path.parent() {
+        connection::private_folder(folder).map_err(failed)?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

@@ -1,0 +1,287 @@
+//! What each client must get and may get: the judge of I5 and I6.
+//!
+//! It follows, for each node, who is a member where by the versions that the node holds, and so knows of each message
+//! that a node takes which of the streams that are open there must be told, and which may be. A message that the
+//! client's cursor covers is behind it and must not come; one that it does not cover is **owed**. Whenever the client
+//! gets a cursor that covers a message that is still owed, it has been passed over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mychat_replication::log::{SiteId, VersionVector};
+
+use super::{
+    Rule, Verdict,
+    cursor::Seen,
+    ledger::{Ledger, Place},
+    rows::{Fact, Id},
+};
+
+/// Who is a member where, as a node knows by what it holds.
+#[derive(Debug, Default)]
+pub struct Members {
+    founded: BTreeSet<Id>,
+    latest: BTreeMap<(Id, Id), (Vec<u8>, bool)>,
+}
+
+impl Members {
+    /// What a node knows that holds `vector`.
+    pub fn of(ledger: &Ledger, vector: &VersionVector) -> Self {
+        let mut members = Self::default();
+        for (_, content) in ledger.held(vector) {
+            content.facts.iter().for_each(|(_, fact)| members.learn(fact));
+        }
+        members
+    }
+
+    fn learn(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Founded { space } => {
+                self.founded.insert(*space);
+            }
+            Fact::Member { space, account, at, on } => {
+                let latest = self.latest.entry((*space, *account)).or_default();
+                if *at >= latest.0 {
+                    *latest = (at.clone(), *on);
+                }
+            }
+            Fact::Sent { .. } | Fact::Edited { .. } | Fact::Deleted { .. } => {}
+        }
+    }
+
+    /// Whether an account may read a space.
+    pub fn has(&self, space: Id, account: Id) -> bool {
+        self.founded.contains(&space) && self.latest.get(&(space, account)).is_some_and(|(_, on)| *on)
+    }
+}
+
+/// One client, over all its streams.
+#[derive(Debug)]
+pub struct Client {
+    account: Id,
+    /// Messages that it was told of.
+    got: BTreeSet<Id>,
+    /// Texts that it was told a message has by now.
+    edits: BTreeSet<(Id, String)>,
+    /// Of the messages that it was told of, what they say as far as it knows; nothing once they are deleted.
+    texts: BTreeMap<Id, (Id, Option<String>)>,
+    stream: Option<Stream>,
+}
+
+/// Something that a client is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'t> {
+    /// The type of the event.
+    pub kind: &'t str,
+    pub space: Option<Id>,
+    pub message: Option<Id>,
+    /// What the message says.
+    pub body: &'t str,
+    pub deleted: bool,
+}
+
+/// What is known of the stream that a client has open.
+#[derive(Debug, Default)]
+struct Stream {
+    /// What the client had seen when it opened it.
+    start: Seen,
+    owed: BTreeMap<Id, (SiteId, u64, u32)>,
+    may: BTreeSet<Id>,
+    /// Spaces whose other events it may get.
+    spaces: BTreeSet<Id>,
+}
+
+impl Client {
+    pub fn new(account: Id) -> Self {
+        Self { account, got: BTreeSet::new(), edits: BTreeSet::new(), texts: BTreeMap::new(), stream: None }
+    }
+
+    /// The client opens a stream with a cursor, at a node that holds `vector`.
+    pub fn opens(&mut self, start: Seen, ledger: &Ledger, vector: &VersionVector, members: &Members) {
+        let mut stream = Stream { start, ..Stream::default() };
+        for (space, account) in members.latest.keys() {
+            if *account == self.account && members.has(*space, *account) {
+                stream.spaces.insert(*space);
+            }
+        }
+        for ((site, version), content) in ledger.held(vector) {
+            for (sequence, fact) in &content.facts {
+                if let Fact::Sent { space, message } = fact
+                    && members.has(*space, self.account)
+                    && !stream.start.covers(site, version, *sequence)
+                {
+                    stream.may.insert(*message);
+                    if !self.got.contains(message) {
+                        stream.owed.insert(*message, (site, version, *sequence));
+                    }
+                }
+            }
+        }
+        self.stream = Some(stream);
+    }
+
+    /// The stream is gone.
+    pub fn closes(&mut self) {
+        self.stream = None;
+    }
+
+    /// The client is told of something.
+    pub fn gets(&mut self, told: &Told<'_>) -> Verdict {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Told { kind, space, message, body, deleted } = *told;
+        let (Some(space), Some(message)) = (space, message) else { return Ok(()) };
+        match kind {
+            "message.created" => {
+                if !stream.may.contains(&message) {
+                    let what = format!(
+                        "message {} was told to one who may not read it, or has seen it",
+                        name(message)
+                    );
+                    return Err((Rule::Authorised, what));
+                }
+                stream.owed.remove(&message);
+                if !self.got.insert(message) {
+                    return Err((
+                        Rule::NoGap,
+                        format!("message {} was told twice to one client", name(message)),
+                    ));
+                }
+                self.texts.insert(message, (space, (!deleted).then(|| body.to_owned())));
+            }
+            "message.edited" | "message.deleted" | "reaction.added" | "reaction.removed" => {
+                if !stream.spaces.contains(&space) {
+                    let what =
+                        format!("{kind} of {} was told to one who was no member of the space", name(message));
+                    return Err((Rule::Authorised, what));
+                }
+                if kind == "message.edited" && !self.edits.insert((message, body.to_owned())) {
+                    return Err((
+                        Rule::NoGap,
+                        format!("{kind} of {} was told twice to one client", name(message)),
+                    ));
+                }
+                if kind.starts_with("message")
+                    && let Some((_, text)) = self.texts.get_mut(&message)
+                {
+                    *text = (!deleted).then(|| body.to_owned());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The client gets a cursor: everything that it covers must have come by now.
+    pub fn stands(&mut self, cursor: &Seen, ledger: &Ledger) -> Verdict {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        stream.owed.retain(|message, _| !ledger.is_deleted(message));
+        let passed = stream
+            .owed
+            .iter()
+            .find(|(_, (site, version, sequence))| cursor.covers(*site, *version, *sequence));
+        match passed {
+            Some((message, (site, version, sequence))) => Err((
+                Rule::NoGap,
+                format!(
+                    "a cursor passed message {} ({site:?} {version}.{sequence}), which the client has not got",
+                    name(*message)
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything is over: where it was always a member, the client knows of each message that it was told of what it
+    /// says in the end.
+    pub fn knows(&self, ledger: &Ledger, texts: &BTreeMap<Id, Option<String>>) -> Verdict {
+        for (message, (space, text)) in &self.texts {
+            // One that is nowhere any more went with the only disk that had it.
+            let Some(truth) = texts.get(message) else { continue };
+            let judged = ledger.was_always_member(*space, self.account) && !ledger.has_lost_revision(message);
+            if judged && text != truth {
+                let what = format!(
+                    "a client still takes message {} to say {text:?}, and it says {truth:?}",
+                    name(*message)
+                );
+                return Err((Rule::NoGap, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is over, and the stream has given all that it has.
+    pub fn ends(&mut self, ledger: &Ledger) -> Verdict {
+        let Some(stream) = &mut self.stream else {
+            return Err((Rule::Level, "a client has no stream in the end".into()));
+        };
+        stream.owed.retain(|message, _| !ledger.is_deleted(message));
+        match stream.owed.first_key_value() {
+            Some((message, (site, version, _))) => Err((
+                Rule::NoGap,
+                format!("message {} ({site:?} {version}) never came to a client", name(*message)),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A node tells its streams of versions that it has just taken, all of which its tables hold by now. `members` is what
+/// it knew before, and knows them afterwards.
+pub fn told<'c>(
+    places: &[Place],
+    ledger: &Ledger,
+    members: &mut Members,
+    clients: impl Iterator<Item = &'c mut Client>,
+) {
+    let facts: Vec<(Place, u32, &Fact)> = places
+        .iter()
+        .filter_map(|place| Some((*place, ledger.content(*place)?)))
+        .flat_map(|(place, content)| {
+            content.facts.iter().map(move |(sequence, fact)| (place, *sequence, fact))
+        })
+        .collect();
+    let mut clients: Vec<_> = clients.filter(|client| client.stream.is_some()).collect();
+    let spaces: BTreeSet<Id> = facts
+        .iter()
+        .filter_map(|(_, _, fact)| match fact {
+            Fact::Sent { space, .. } | Fact::Member { space, .. } | Fact::Founded { space } => Some(*space),
+            Fact::Edited { .. } | Fact::Deleted { .. } => None,
+        })
+        .collect();
+    // Who was a member at any moment of it, and who at all moments.
+    let (mut ever, mut always) = (BTreeSet::new(), BTreeSet::new());
+    let all = |members: &Members, clients: &[&mut Client]| -> BTreeSet<(Id, Id)> {
+        let pairs = spaces.iter().flat_map(|space| clients.iter().map(|client| (*space, client.account)));
+        pairs.filter(|(space, account)| members.has(*space, *account)).collect()
+    };
+    always.extend(all(members, &clients));
+    ever.extend(always.iter().copied());
+    for (_, _, fact) in &facts {
+        members.learn(fact);
+        if !matches!(fact, Fact::Sent { .. }) {
+            let now = all(members, &clients);
+            ever.extend(now.iter().copied());
+            always.retain(|pair| now.contains(pair));
+        }
+    }
+    for client in &mut clients {
+        let account = client.account;
+        let Some(stream) = &mut client.stream else { continue };
+        stream.spaces.extend(ever.iter().filter(|(_, member)| *member == account).map(|(space, _)| *space));
+        for ((site, version), sequence, fact) in &facts {
+            let Fact::Sent { space, message } = fact else { continue };
+            if stream.start.covers(*site, *version, *sequence) {
+                continue;
+            }
+            if ever.contains(&(*space, account)) {
+                stream.may.insert(*message);
+            }
+            if always.contains(&(*space, account)) && !client.got.contains(message) {
+                stream.owed.insert(*message, (*site, *version, *sequence));
+            }
+        }
+    }
+}
+
+fn name(id: Id) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
