@@ -57,6 +57,8 @@ pub struct Event {
     pub at: Stamp,
     /// The event's data.
     pub data: serde_json::Value,
+    /// What it is to a client that has heard of its row before, but maybe not of all that the data says now.
+    pub anew: Option<&'static str>,
 }
 
 /// Whether an account that is a member of `spaces` hears of an event on a stream for the spaces `only`.

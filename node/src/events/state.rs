@@ -260,10 +260,13 @@ impl State {
             let item = match &stream.ahead {
                 // The usual case: every stream stands where the hub does, and gets the same bytes.
                 None => Arc::clone(shared.get_or_insert_with(encode)),
-                Some(ahead) if ahead.has_seen(prefix(site), version, sequence) => continue,
                 Some(ahead) => {
-                    let id = seen(ahead.clone()).to_string();
-                    Arc::new(Item::new(Some(id), event.kind, &event.data))
+                    let kind = match ahead.has_seen(prefix(site), version, sequence) {
+                        true => event.anew,
+                        false => Some(event.kind),
+                    };
+                    let Some(kind) = kind else { continue };
+                    Arc::new(Item::new(Some(seen(ahead.clone()).to_string()), kind, &event.data))
                 }
             };
             delivered += u64::from(stream.queue.push(&item));

@@ -61,11 +61,17 @@ fn created(db: &Connection, space: SpaceId, id: MessageId, sent: Sent) -> rusqli
     }
     let replaces = if sent.client_id.is_some() { store::duplicates_of(db, space, id)? } else { Vec::new() };
     let message = Extras::read(db, space, id, id)?.complete(space, id, sent);
+    // An edit may have come before the message itself, when nothing was said of it. A client that has the message from
+    // another node has to hear of it now.
+    let anew = match &message {
+        message if message.deleted => Some("message.deleted"),
+        message => message.edited_at.as_ref().map(|_| "message.edited"),
+    };
     let mut data = message.json();
     if !replaces.is_empty() {
         data["replaces"] = json!(replaces);
     }
-    Ok(Some(event("message.created", space, id.stamp(), data)))
+    Ok(Some(Event { anew, ..event("message.created", space, id.stamp(), data) }))
 }
 
 fn revised(
@@ -109,5 +115,5 @@ fn reacted(
 }
 
 fn event(kind: &'static str, space: SpaceId, at: Stamp, data: serde_json::Value) -> Event {
-    Event { kind, space: Some(space), accounts: Vec::new(), at, data }
+    Event { kind, space: Some(space), accounts: Vec::new(), at, data, anew: None }
 }

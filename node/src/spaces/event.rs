@@ -58,7 +58,7 @@ fn founded(db: &Connection, id: SpaceId, founding: &Founding) -> rusqlite::Resul
     };
     let Some(space) = resource::resource(db, id, viewer)? else { return Ok(None) };
     let data = if viewer.is_some() { space.json() } else { space.shared_json() };
-    Ok(Some(Event { kind: "space.created", space: None, accounts, at: current.created, data }))
+    Ok(Some(Event { kind: "space.created", space: None, accounts, at: current.created, data, anew: None }))
 }
 
 fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite::Result<Option<Event>> {
@@ -66,7 +66,7 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
         // Nobody has access to it any more, so its last members are named.
         let accounts = query::members_of(db, id)?;
         let data = json!({ "id": id, "by": change.by });
-        return Ok(Some(Event { kind: "space.deleted", space: None, accounts, at, data }));
+        return Ok(Some(Event { kind: "space.deleted", space: None, accounts, at, data, anew: None }));
     }
     Ok(resource::resource(db, id, None)?.map(|space| Event {
         kind: "space.updated",
@@ -74,6 +74,7 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
         accounts: Vec::new(),
         at,
         data: space.shared_json(),
+        anew: None,
     }))
 }
 
@@ -104,5 +105,5 @@ fn moved(
         }
         None => ("member.removed", json!({ "space": space, "account": account, "role": null, "by": by })),
     };
-    Ok(Some(Event { kind, space: Some(space), accounts, at: at.stamp, data }))
+    Ok(Some(Event { kind, space: Some(space), accounts, at: at.stamp, data, anew: None }))
 }
