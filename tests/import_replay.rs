@@ -211,7 +211,7 @@ async fn an_import_that_breaks_off_is_resumed_by_the_same_command() {
 /// The command that replays a log over nodes.
 fn replay(nodes: &[Client], log: &Path, rate: &str, report: &Path) -> Vec<String> {
     let mut args: Vec<String> =
-        ["sim", "replay", "--irc", &shown(log), "--rate", rate, "--max-speakers", "6"]
+        ["--log", "info", "sim", "replay", "--irc", &shown(log), "--rate", rate, "--max-speakers", "6"]
             .map(str::to_owned)
             .to_vec();
     args.extend(["--json".to_owned(), shown(report), "--nodes".to_owned()]);
