@@ -277,7 +277,7 @@ mod tests {
     fn a_burst_turns_nobody_away() {
         let mut estimator = Estimator::new(20_000, 2);
         live(&mut estimator, 0, 10, 5000, 1000, 0.1);
-        let burst = live(&mut estimator, 10, 3, 10_000, 1000, 1.0);
+        let burst = live(&mut estimator, 10, 6, 10_000, 1000, 1.0);
         assert!(burst.pressed, "but presence waits");
         assert!(burst.capacity > 10_000, "{}", burst.capacity);
     }
