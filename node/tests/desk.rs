@@ -79,7 +79,7 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     let desk = Desk::new(c.store.clone());
     let cursor = Cursor::from(a.store.vector().as_ref());
     let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
-    let mut reader = desk.open(me, session, Some(cursor)).expect("a stream");
+    let mut reader = desk.open(me, session, Some(&cursor.to_string())).expect("a stream");
     while reader.is_behind() {
         assert_eq!(
             reader.take().expect("the stream goes on").len(),

@@ -406,6 +406,24 @@ mod tests {
     }
 
     #[test]
+    fn one_site_with_the_longest_mark_is_written_as_it_was_read() {
+        let mut bits = Bits::default();
+        bits.put(COMPACT.into(), 8);
+        bits.put(1, 16);
+        bits.put(16, 5);
+        bits.gamma(1);
+        // The mark in one piece, and a version of one bit.
+        bits.put(0, 1);
+        bits.put(u64::MAX, 64);
+        bits.put(0, 1);
+        bits.put(1, 7);
+        bits.put(1, 1);
+        bits.put(0, 1);
+        let text = URL_SAFE_NO_PAD.encode(&bits.bytes);
+        assert_eq!(text.parse::<Cursor>().expect("a cursor").to_string(), text);
+    }
+
+    #[test]
     fn a_list_that_may_be_of_other_sites_is_refused() {
         let mut rng = StdRng::seed_from_u64(9);
         let vector: VersionVector = (1..12).map(|version| (SiteId(rng.random()), Version(version))).collect();

@@ -58,12 +58,14 @@ impl Desk {
         debug_assert!(told.is_some(), "the reads of a store without threads are ready at once");
     }
 
-    /// Opens a stream for an account, from `cursor` on, or from now on without one. `None` when the database can't be
+    /// Opens a stream for an account, from `cursor` on, or from now on without one
+    /// that this node can read. `None` when the database can't be
     /// read.
     #[must_use]
-    pub fn open(&self, account: AccountId, session: SessionId, cursor: Option<Cursor>) -> Option<Reader> {
+    pub fn open(&self, account: AccountId, session: SessionId, cursor: Option<&str>) -> Option<Reader> {
         let store = &self.task.store;
-        let start = cursor.unwrap_or_else(|| Cursor::from(store.vector().as_ref()));
+        let given = cursor.and_then(|text| Cursor::read(text, &store.vector()).ok());
+        let start = given.unwrap_or_else(|| Cursor::from(store.vector().as_ref()));
         let subscription = Subscription { account, session, only: None, cursor: start.clone() };
         let (answer, mut opened) = oneshot::channel();
         self.task.open(vec![Open { subscription, answer }]).now_or_never()?;

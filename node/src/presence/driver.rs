@@ -1,7 +1,7 @@
 //! The input and output around the state machine: streams and datagrams come in, datagrams and events go out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_millis(250);
 const ROUND: Duration = Duration::from_millis(20);
 /// People whose coming and going is taken in one round.
 const PEOPLE: usize = 1024;
+/// Typing that is looked at again for late watchers; more of it is told only once.
+const TYPED: usize = 1024;
+/// In so many ticks: a space and its watchers may be as new as the typing.
+const LOOKS: u8 = 2;
 /// Datagrams that wait for a round; more are dropped, as datagrams may be.
 const DATAGRAMS: usize = 4096;
 /// People whose presence is told in one round.
@@ -52,8 +56,21 @@ pub struct Presence {
     _stop: Arc<DropGuard>,
 }
 
+/// Somebody who has just typed.
+struct Typed {
+    space: SpaceId,
+    account: AccountId,
+    /// The nodes that know of it.
+    told: Vec<NodeId>,
+    /// How often it is looked at whether there are more.
+    looks: u8,
+}
+
 struct Shared {
     core: Mutex<Core>,
+    /// Who has just typed where, and the nodes that were told: a node whose people came into the space a moment ago is
+    /// told within the next ticks.
+    typed: Mutex<VecDeque<Typed>>,
     gate: Mutex<Gate>,
     began: Instant,
     hub: Hub,
@@ -69,6 +86,7 @@ impl Presence {
         let (incoming, datagrams) = mpsc::channel(DATAGRAMS);
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(store.generation())),
+            typed: Mutex::default(),
             gate: Mutex::default(),
             began: Instant::now(),
             hub,
@@ -92,11 +110,12 @@ impl Presence {
         if !self.shared.tell_typing(space, account) {
             return;
         }
-        let Some(mesh) = &self.shared.mesh else { return };
-        let payload = Bytes::from(wire::encode(&Typing { space, account }));
-        let watchers = self.shared.core().watchers(space);
-        for node in watchers {
-            send(mesh, node, TYPING_KIND, payload.clone());
+        let watchers = self.shared.pass_on(space, account, &[]);
+        let mut typed = self.shared.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        if typed.len() < TYPED {
+            typed.push_back(Typed { space, account, told: watchers, looks: LOOKS });
+        } else {
+            dropped("typed");
         }
     }
 
@@ -183,6 +202,9 @@ impl Shared {
                 }
                 core.take()
             };
+            if ticks {
+                self.pass_on_again();
+            }
             if let Some(mesh) = &self.mesh {
                 for message in sends {
                     send(mesh, message.to, PRESENCE_KIND, wire::encode(&message.message).into());
@@ -232,6 +254,33 @@ impl Shared {
             self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
         }
         most
+    }
+
+    /// Tells the nodes that watch a space, but those that were `told`, that somebody types; returns which.
+    fn pass_on(&self, space: SpaceId, account: AccountId, told: &[NodeId]) -> Vec<NodeId> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let mut watchers = self.core().watchers(space);
+        watchers.retain(|node| !told.contains(node));
+        let payload = Bytes::from(wire::encode(&Typing { space, account }));
+        for node in &watchers {
+            send(mesh, *node, TYPING_KIND, payload.clone());
+        }
+        watchers
+    }
+
+    /// Tells those who began to watch meanwhile.
+    fn pass_on_again(&self) {
+        let typed = std::mem::take(&mut *self.typed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut again = VecDeque::new();
+        for mut typed in typed {
+            let more = self.pass_on(typed.space, typed.account, &typed.told);
+            typed.told.extend(more);
+            typed.looks -= 1;
+            if typed.looks > 0 {
+                again.push_back(typed);
+            }
+        }
+        self.typed.lock().unwrap_or_else(PoisonError::into_inner).append(&mut again);
     }
 
     /// Tells the streams here that somebody types; `false` if they have just heard of it.

@@ -65,7 +65,7 @@ async fn a_space_has_the_shape_of_the_contract() {
     let members = node.get(&format!("{path}/members"), &ada.token).await.expect(200);
     let member = json!({
         "account": ada.id, "role": "owner", "since": members["items"][0]["since"], "name": "Ada",
-        "handle": ada.handle,
+        "handle": ada.handle, "online": false,
     });
     assert_eq!(members, json!({ "items": [member], "next": null }));
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mychat_node::{
-    events::{Cursor, QUEUE_BYTES, Reader},
+    events::{QUEUE_BYTES, Reader},
     ids::{AccountId, MessageId, SessionId, SpaceId},
 };
 use mychat_replication::{clock::Stamp, log::SiteId};
@@ -235,7 +235,7 @@ impl World {
             return self.reconnect(client, PAUSE);
         }
         let (account, session) = (person.account, person.session);
-        let cursor: Option<Cursor> = person.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
+        let cursor = person.cursor.as_deref();
         let Some(process) = &self.nodes[node].process else { return };
         let Some(reader) = process.desk.open(account, session, cursor) else {
             return self.reconnect(client, PAUSE);

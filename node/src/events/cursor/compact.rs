@@ -144,7 +144,8 @@ impl Marked {
         let mut last = 0;
         for (mark, _) in &self.entries {
             let gap = mark - last;
-            for _ in 0..gap >> rice {
+            // All 64 bits of it when there is only one, and its mark is as long as can be.
+            for _ in 0..gap.checked_shr(rice).unwrap_or(0) {
                 out.put(1, 1);
             }
             out.put(0, 1);

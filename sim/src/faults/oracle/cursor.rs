@@ -1,5 +1,6 @@
 //! Cursors, read by hand: a format byte, the number of sites, then of each the beginning of its id and a version;
-//! perhaps a version of which only the beginning was seen.
+//! perhaps a version of which only the beginning was seen. Of many sites there are only the first bits of a mix of each
+//! id, in order, as the differences between them.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,8 @@ type Site = [u8; 8];
 pub struct Seen {
     sites: BTreeMap<Site, u64>,
     part: Option<(Site, u64, u64)>,
+    /// How many bits there are of each mix, and the versions by these bits.
+    mixes: Option<(u32, BTreeMap<u64, u64>)>,
 }
 
 impl Seen {
@@ -20,8 +23,10 @@ impl Seen {
     pub fn read(text: &str) -> Option<Self> {
         let bytes = base64(text)?;
         let (format, mut rest) = bytes.split_first()?;
-        if *format != 1 {
-            return None;
+        match format {
+            1 => {}
+            2 => return Self::of_many(rest),
+            _ => return None,
         }
         let mut seen = Self::default();
         let mut order = Vec::new();
@@ -47,15 +52,73 @@ impl Seen {
         Some(seen)
     }
 
+    fn of_many(bytes: &[u8]) -> Option<Self> {
+        let mut bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1 == 1));
+        let bits = &mut bits;
+        let _check = binary(bits, 16)?;
+        let width = binary(bits, 5)? as u32 * 4;
+        let count = unary_and_binary(bits)?;
+        // About as many low bits of a difference as an average one has.
+        let low = (width + 1).saturating_sub(64 - count.max(1).leading_zeros());
+        let mut mixes = Vec::new();
+        let mut mix = 0;
+        for _ in 0..count {
+            let high = bits.by_ref().take_while(|bit| *bit).count() as u64;
+            mix += (high << low) + binary(bits, low)?;
+            mixes.push(mix);
+        }
+        let each_its_own_length = bits.next()?;
+        let same_length = if each_its_own_length { 0 } else { binary(bits, 7)? as u32 };
+        let mut versions = BTreeMap::new();
+        for mix in mixes {
+            let version = match each_its_own_length {
+                false => binary(bits, same_length)?,
+                true => match binary(bits, 6)? as u32 {
+                    0 => binary(bits, 1)?,
+                    more => 1 << more | binary(bits, more)?,
+                },
+            };
+            versions.insert(mix, version);
+        }
+        let mut part = None;
+        if bits.next()? {
+            let site = binary(bits, 64)?.to_be_bytes();
+            part = Some((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
+        }
+        Some(Self { sites: BTreeMap::new(), part, mixes: Some((width, versions)) })
+    }
+
+    /// Up to which version it has a site.
+    fn upto(&self, site: &Site) -> u64 {
+        let listed = self.sites.get(site).copied();
+        let mixed = self.mixes.as_ref().and_then(|(width, versions)| {
+            let mut mix = u64::from_be_bytes(*site).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            mix = (mix ^ mix >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mix = (mix ^ mix >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            versions.get(&((mix ^ mix >> 31) >> (64 - width))).copied()
+        });
+        listed.or(mixed).unwrap_or(0)
+    }
+
     /// Whether it covers a change of a version.
     pub fn covers(&self, site: SiteId, version: u64, sequence: u32) -> bool {
         let Some(site) = site.0.first_chunk::<8>() else { return false };
-        let whole = self.sites.get(site).is_some_and(|seen| *seen >= version);
-        whole
+        self.upto(site) >= version
             || self.part.is_some_and(|(part, begun, upto)| {
                 part == *site && (version < begun || (version == begun && u64::from(sequence) <= upto))
             })
     }
+}
+
+/// So many bits as a number.
+fn binary(bits: &mut impl Iterator<Item = bool>, count: u32) -> Option<u64> {
+    (0..count).try_fold(0, |number, _| Some(number << 1 | u64::from(bits.next()?)))
+}
+
+/// A number whose length comes first, in ones.
+fn unary_and_binary(bits: &mut impl Iterator<Item = bool>) -> Option<u64> {
+    let length = bits.by_ref().take_while(|bit| *bit).count() as u32;
+    Some((1 << length) + binary(bits, length)? - 1)
 }
 
 fn number(rest: &mut &[u8]) -> Option<u64> {
@@ -105,11 +168,21 @@ mod tests {
     fn what_a_node_writes_is_read_as_the_same() {
         let (a, b) = (SiteId([7; 16]), SiteId([9; 16]));
         let vector: VersionVector = [(a, Version(300)), (b, Version(1))].into_iter().collect();
-        let cursor = Cursor::from(&vector).with_part(b, Version(5), 2);
-        let seen = Seen::read(&cursor.to_string()).expect("a cursor");
-        assert!(seen.covers(a, 300, 9) && !seen.covers(a, 301, 0));
-        assert!(seen.covers(b, 4, 9) && seen.covers(b, 5, 2) && !seen.covers(b, 5, 3));
-        assert!(!seen.covers(SiteId([8; 16]), 1, 0));
+        // With many more sites it has another form, whether their versions are alike or not.
+        let many = |version: fn(u8) -> u64| {
+            let others = (20..60).map(|site| (SiteId([site; 16]), Version(version(site))));
+            vector.iter().chain(others).collect::<VersionVector>()
+        };
+        for vector in [vector.clone(), many(|_| 300), many(|site| 1 << (site / 2))] {
+            let cursor = Cursor::from(&vector).with_part(b, Version(5), 2);
+            let seen = Seen::read(&cursor.to_string()).expect("a cursor");
+            assert!(seen.covers(a, 300, 9) && !seen.covers(a, 301, 0));
+            assert!(seen.covers(b, 4, 9) && seen.covers(b, 5, 2) && !seen.covers(b, 5, 3));
+            assert!(!seen.covers(SiteId([8; 16]), 1, 0));
+            for (site, version) in vector.iter().filter(|(site, _)| *site != b) {
+                assert!(seen.covers(site, version.0, 0) && !seen.covers(site, version.0 + 1, 0), "{site}");
+            }
+        }
         assert!(Seen::read("?").is_none() && Seen::read("").is_none());
     }
 }
