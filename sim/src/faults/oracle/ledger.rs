@@ -184,6 +184,14 @@ impl Ledger {
             .map(|(place, content)| (*place, content))
     }
 
+    /// All that a holder of `vector` does not hold.
+    pub fn lacked(&self, vector: &VersionVector) -> impl Iterator<Item = (Place, &Content)> {
+        self.versions
+            .iter()
+            .filter(move |((site, version), _)| vector.get(*site).0 < *version)
+            .map(|(place, content)| (*place, content))
+    }
+
     /// What a version holds.
     pub fn content(&self, place: Place) -> Option<&Content> {
         self.versions.get(&place)

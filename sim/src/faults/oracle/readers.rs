@@ -86,6 +86,9 @@ struct Stream {
     start: Seen,
     owed: BTreeMap<Id, (SiteId, u64, u32)>,
     may: BTreeSet<Id>,
+    /// Messages that the client has seen and the node had not: it can't know which of their edits the client has seen,
+    /// and tells the latest when they come.
+    early: BTreeSet<Id>,
     /// Spaces whose other events it may get.
     spaces: BTreeSet<Id>,
 }
@@ -113,6 +116,16 @@ impl Client {
                     if !self.got.contains(message) {
                         stream.owed.insert(*message, (site, version, *sequence));
                     }
+                }
+            }
+        }
+        let lacked = ledger.lacked(vector);
+        for ((site, version), content) in lacked {
+            for (sequence, fact) in &content.facts {
+                if let Fact::Sent { message, .. } = fact
+                    && stream.start.covers(site, version, *sequence)
+                {
+                    stream.early.insert(*message);
                 }
             }
         }
@@ -153,7 +166,10 @@ impl Client {
                         format!("{kind} of {} was told to one who was no member of the space", name(message));
                     return Err((Rule::Authorised, what));
                 }
-                if kind == "message.edited" && !self.edits.insert((message, body.to_owned())) {
+                if kind == "message.edited"
+                    && !self.edits.insert((message, body.to_owned()))
+                    && !stream.early.contains(&message)
+                {
                     return Err((
                         Rule::NoGap,
                         format!("{kind} of {} was told twice to one client", name(message)),
