@@ -80,7 +80,7 @@ pub enum SimCommand {
     /// them on its event stream, and is removed again. With a router it shows which node that would choose.
     ///
     /// Examples:
-    ///   mychat sim probe https://fra.chat.example https://iad.chat.example --router https://chat.example
+    ///   mychat sim probe http://127.0.0.1:8081 http://127.0.0.1:8082 --router http://127.0.0.1:8080
     ///   mychat sim probe http://127.0.0.1:8081 --count 200 --json
     #[command(verbatim_doc_comment)]
     Probe(ProbeArgs),

@@ -14,21 +14,27 @@ const SEEDS: u64 = 200;
 fn is_noticed(mutation: Mutation, rule: Rule) {
     let settings = Settings { nodes: 5, lasts: Duration::from_secs(600), mutation: Some(mutation) };
     let runs = Runs::new(settings).expect("a folder for the databases");
-    let mut others = 0;
+    let mut others = Vec::new();
     for seed in 0..SEEDS {
         match runs.seed(seed).objection {
             Some(objection) if objection.rule == rule => {
                 println!(
-                    "{mutation:?}: seed {seed} at {:?}: {} ({others} others)",
-                    objection.at, objection.what
+                    "{mutation:?}: seed {seed} at {:?}: {} ({} others)",
+                    objection.at,
+                    objection.what,
+                    others.len()
                 );
                 return;
             }
-            Some(_) => others += 1,
+            Some(objection) => others.push(format!("{seed}: {:?}: {}", objection.rule, objection.what)),
             None => {}
         }
     }
-    panic!("{SEEDS} seeds did not show that {mutation:?} breaks {rule:?}; {others} showed something else");
+    let first = others.iter().take(5).cloned().collect::<Vec<_>>().join("\n");
+    panic!(
+        "{SEEDS} seeds did not show that {mutation:?} breaks {rule:?}; {} showed something else:\n{first}",
+        others.len()
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who is there and who types: told while it is true, and never stored.
 //!
-//! Somebody is **online** while any node holds a stream of theirs, and for some seconds after ([`core::LINGER`]), so
+//! Somebody is **online** while any node holds a stream of theirs, and for some seconds after (`core::LINGER`), so
 //! that a client that moves or reconnects does not flicker. Those who share a space hear of it by a `presence` event,
 //! which has no id and is not resumed; what was true before a stream began, and all of it in spaces that are too large
 //! for events, is read by `GET /v1/presence` and in the list of a space's members.

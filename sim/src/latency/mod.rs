@@ -8,7 +8,7 @@
 //!
 //! Nodes, router, QUIC, databases, HTTP and event streams are the real ones, in this process. Emulated are the
 //! distances: between the nodes datagrams are held back ([`crate::wan`]), and the way between a person and their node,
-//! last mile included, is added to what the clock says ([`analysis`]). There is one person for each city, everybody
+//! last mile included, is added to what the clock says (`analysis`). There is one person for each city, everybody
 //! talks to everybody, and a pair of cities counts by the product of its weights.
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! `mychat sim plan`: in which regions nodes are needed, before money is spent.
 //!
-//! For 1, 2, 3, … regions the best set is searched ([`search`]); the answer is the smallest set that meets the objective
+//! For 1, 2, 3, … regions the best set is searched (`search`); the answer is the smallest set that meets the objective
 //! ([`Slo`]): a percentile of send to delivery over all pairs of people by weight, or of send to acknowledgement over all
 //! people ([`Metric`]). Then it is checked: the same people
 //! talk over real nodes in these regions ([`crate::latency`]), and the report says how well both agree.

@@ -1,8 +1,8 @@
 //! `mychat sim probe`: what a person has here and now, with real nodes over the real network.
 //!
 //! Each node is asked by itself, with plain sockets, so that the steps can be told apart: the name is looked up, a
-//! connection made, TLS set up, a call answered ([`link`]); then a throw-away account posts messages and waits for its
-//! own events ([`echo`]). A router, where one is given, says which node it would choose.
+//! connection made, TLS set up, a call answered (`link`); then a throw-away account posts messages and waits for its
+//! own events (`echo`). A router, where one is given, says which node it would choose.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
