@@ -221,10 +221,13 @@ impl World {
             Action::RenewSite => self.renew(node),
             Action::Settled => {
                 self.say(|_| format!("{node} is settled"));
-                self.nodes[node].went_back = false;
-                if let Some(process) = self.process(node) {
-                    process.asked = process.answered || process.vector_is_empty();
-                    process.store.release_writes();
+                let went_back = std::mem::take(&mut self.nodes[node].went_back);
+                let Some(process) = self.process(node) else { return };
+                process.asked = process.answered || process.vector_is_empty();
+                process.store.release_writes();
+                if went_back && !process.asked && !process.renews {
+                    let what = format!("node {node} accepts writes on an older disk and has asked nobody");
+                    self.object(Rule::OneContent, what);
                 }
             }
         }
@@ -233,6 +236,7 @@ impl World {
     fn renew(&mut self, node: usize) {
         let Some(process) = self.process(node) else { return };
         process.store.hold_writes();
+        process.renews = true;
         let told_more = process.told_more;
         let store = process.store.clone();
         self.count(if told_more { "new site: a peer knew more" } else { "new site: nobody answered" });

@@ -126,6 +126,8 @@ pub struct Process {
     /// What the judge knows about its settling: whether some peer answered, and whether one knew more.
     pub answered: bool,
     pub told_more: bool,
+    /// Whether it goes on under a new site id, or is about to.
+    pub renews: bool,
     /// Whether it asked as it should before it took writes.
     pub asked: bool,
 }
@@ -222,6 +224,7 @@ impl World {
             dies_with: None,
             answered: false,
             told_more: false,
+            renews: false,
             asked: false,
         };
         node.process = Some(process);
