@@ -327,13 +327,19 @@ mod retiring {
                     me.part = None;
                 }
             };
-            match steps % 4 {
+            match steps % 5 {
                 // All of it.
                 0 => held.iter().for_each(|(site, version)| saw(me, site, version.0)),
+                // All but one site's.
+                3 => {
+                    let later = self.sites[site % self.sites.len()];
+                    let others = held.iter().filter(|(site, _)| *site != later);
+                    others.for_each(|(site, version)| saw(me, site, version.0));
+                }
                 // A little of one site: its client is far behind.
                 1 | 2 => {
                     let site = self.sites[site % self.sites.len()];
-                    let next = me.seen.get(&site).copied().unwrap_or(0) + u64::from(steps / 4);
+                    let next = me.seen.get(&site).copied().unwrap_or(0) + u64::from(steps / 5);
                     if next > 0 && next <= held.get(site).0 {
                         saw(me, site, next);
                     }
