@@ -382,6 +382,7 @@ impl World {
         let Some(seen) = Seen::read(&cursor, &self.ledger) else {
             return self.object(Rule::NoGap, format!("{cursor:?} is no cursor"));
         };
+        self.count_by("cursor that leaves out retired sites", u64::from(seen.is_short()));
         let verdict = self.people[client].judge.stands(&seen, &self.ledger);
         self.judge(|| format!("client {client}"), verdict);
         self.people[client].cursor = Some(cursor);

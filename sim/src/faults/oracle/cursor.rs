@@ -17,6 +17,8 @@ type Site = [u8; 8];
 pub struct Seen {
     sites: BTreeMap<Site, u64>,
     part: Option<(Site, u64, u64)>,
+    /// Whether it left sites out that are put back here.
+    short: bool,
     /// How many bits there are of each mix, and the versions by these bits.
     mixes: Option<(u32, BTreeMap<u64, u64>)>,
 }
@@ -96,7 +98,8 @@ impl Seen {
             let site = binary(bits, 64)?.to_be_bytes();
             part = Some((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
         }
-        let mut seen = Self { sites: BTreeMap::new(), part, mixes: Some((width, versions)) };
+        let short = ledger.is_some();
+        let mut seen = Self { sites: BTreeMap::new(), part, short, mixes: Some((width, versions)) };
         if let Some(ledger) = ledger {
             let rows: Vec<Row> = ledger.retirements().filter_map(row).collect();
             for row in &rows {
@@ -136,6 +139,11 @@ impl Seen {
     /// What the list says of a site.
     fn listed(&self, site: &Site) -> Option<u64> {
         self.mixes.as_ref().and_then(|(width, versions)| versions.get(&mixed(site, *width)).copied())
+    }
+
+    /// Whether it leaves out retired sites.
+    pub const fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Up to which version it has a site.
