@@ -193,8 +193,6 @@ mod retiring {
         held: VersionVector,
     }
 
-    /// A site, by its number.
-
     /// A client, with its cursor as it is kept and what it has seen, by hand.
     #[derive(Default)]
     struct Client {
