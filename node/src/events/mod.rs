@@ -30,14 +30,14 @@ mod steps;
 mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 
 use mychat_replication::clock::Stamp;
 
 pub use comings::Comings;
-pub use cursor::{Cursor, MalformedCursor, SitePrefix};
+pub use cursor::{Cursor, Cursors, Retired, SitePrefix, Unreadable};
 pub use desk::{Desk, Reader};
 pub use hub::Hub;
 pub use queue::{Item, QUEUE_BYTES};
