@@ -10,7 +10,7 @@ use mychat_replication::{
 };
 
 use super::{
-    Cursor, Item,
+    Cursor, Item, Only,
     cursor::prefix,
     recent::{Past, PastVersion, Piece, Recent},
 };
@@ -39,7 +39,7 @@ struct SiteLog {
 pub struct Backlog {
     recent: Arc<Recent>,
     account: AccountId,
-    only: Option<Arc<BTreeSet<SpaceId>>>,
+    only: Option<Only>,
     cursor: Cursor,
     sites: Vec<SiteLog>,
 }
@@ -54,7 +54,7 @@ impl Backlog {
     pub fn new(
         recent: Arc<Recent>,
         account: AccountId,
-        only: Option<Arc<BTreeSet<SpaceId>>>,
+        only: Option<Only>,
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
