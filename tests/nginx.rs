@@ -1,12 +1,12 @@
-//! Event streams through Debian's nginx with `docker/nginx.conf`, over TLS with both versions of HTTP. Needs nginx on the
-//! machine; `.ci/run` installs it.
+//! Event streams through Debian's nginx with `docker/nginx.conf`, over TLS with both versions of HTTP; and the load
+//! generator's comparison with nchan, a module of nginx. Needs both on the machine; `.ci/run` installs them.
 
 mod cluster;
 
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use base64::Engine;
-use cluster::{Account, Client, Cluster, PATIENCE, Ports, eventually, shown};
+use cluster::{Account, Client, Cluster, PATIENCE, Ports, Process, eventually, shown};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -70,7 +70,7 @@ impl Nginx {
         std::fs::write(&config, main).expect("written");
         let mut command = std::process::Command::new("nginx");
         command.args(["-p", &dir, "-c", &shown(&config)]).stdin(Stdio::null());
-        let child = command.spawn().expect("nginx is installed (apt install nginx-light)");
+        let child = command.spawn().expect("nginx is installed (apt install nginx)");
 
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
@@ -285,4 +285,41 @@ async fn events_pass_through_nginx_one_by_one_and_a_reload_loses_none() {
         assert_eq!(heard, said, "every message once and in order");
         assert!(lost >= 1, "the reload has ended the stream");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_generator_compares_with_nchan_and_a_bare_loop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = shown(&folder.path().join("report.json"));
+    let load = ["--clients", "30", "--spaces", "3", "--rate", "30", "--duration", "2s", "--rounds", "1"];
+    let command = ["sim", "streams", "--peer", "nchan", "--json", &file];
+    let ran = Process::run(command.into_iter().chain(load)).await;
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).expect("a report")).expect("JSON");
+    let rounds = report["rounds"].as_array().expect("rounds");
+    let systems: Vec<&Value> = rounds.iter().map(|turn| &turn["system"]).collect();
+    assert_eq!(systems, ["mychat", "nchan", "send-loop"]);
+    let sizes: Vec<u64> = rounds.iter().filter_map(|turn| turn["report"]["event_bytes"].as_u64()).collect();
+    for turn in rounds {
+        let report = &turn["report"];
+        assert_eq!((&report["deliveries"], &report["gaps"]), (&json!(600), &json!(0)), "{turn}");
+        let bytes = report["event_bytes"].as_u64().expect("a size");
+        assert!(bytes.abs_diff(sizes[0]) < 32, "equally long events: {sizes:?}");
+    }
+}
+
+/// A stream over TLS by the load generator, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_generator_holds_streams_over_tls() {
+    let mut cluster = Cluster::start(&["fra"]).await;
+    let (node, folder) = (cluster.client(0), tempfile::tempdir().expect("a folder"));
+    let nginx = Nginx::start(&node, folder.path()).await;
+    let (front, pid) = (format!("127.0.0.1:{}", nginx.port), cluster.nodes[0].process().id().to_string());
+    let file = shown(&folder.path().join("report.json"));
+    let load = ["--clients", "40", "--rate", "20", "--duration", "2s", "--pid", &pid, "--json", &file];
+    let command = ["sim", "streams", "--nodes", &node.url, "--tls", &front];
+    let ran = Process::run(command.into_iter().chain(load)).await;
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(&file).expect("a report")).expect("JSON");
+    assert_eq!((&report["deliveries"], &report["lost_streams"]), (&json!(1600), &json!(0)), "{report}");
 }

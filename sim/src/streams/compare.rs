@@ -18,6 +18,7 @@ const AROUND_LOOP: u64 = 19;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum System {
+    #[serde(rename = "mychat")]
     MyChat,
     Nchan,
     SendLoop,
