@@ -106,8 +106,7 @@ async fn the_load_generator_checks_every_stream_over_churn_stalls_and_the_death_
     let urls: Vec<String> = cluster.clients().iter().map(|client| client.url.clone()).collect();
     let pids: Vec<String> = cluster.nodes.iter_mut().map(|node| node.process().id().to_string()).collect();
     let file = cluster.path("report.json");
-    let load =
-        ["sim", "streams", "--nodes", &urls[0], &urls[1], "--clients", "60", "--rate", "40", "--size", "100"];
+    let load = ["sim", "streams", "--nodes", &urls[0], &urls[1], "--clients", "60", "--size", "100"];
     let with = async |more: &[&str]| report(&[&load[..], more].concat(), &file).await;
     let clean = |report: &Value| {
         for fault in ["gaps", "doubles", "resets", "post_failed"] {
@@ -115,7 +114,8 @@ async fn the_load_generator_checks_every_stream_over_churn_stalls_and_the_death_
         }
     };
 
-    let steady = with(&["--spaces", "6", "--duration", "2s", "--pid", &pids[0], &pids[1]]).await;
+    let steady =
+        with(&["--rate", "40", "--spaces", "6", "--duration", "2s", "--pid", &pids[0], &pids[1]]).await;
     clean(&steady);
     // Each of 80 messages to the 10 readers of its space.
     assert_eq!((&steady["posted"], &steady["deliveries"]), (&json!(80), &json!(800)));
@@ -123,7 +123,9 @@ async fn the_load_generator_checks_every_stream_over_churn_stalls_and_the_death_
     assert!(number(&steady["event_bytes"]) > 100.0 && number(&steady["server_cpu_us_per_delivery"]) > 0.0);
     assert_eq!(steady["server_processes"].as_array().map(Vec::len), Some(2));
 
-    let churn = with(&["--duration", "3s", "--churn", "30", "--marks", "1s", "--pid", &pids[0]]).await;
+    let churn =
+        with(&["--rate", "40", "--duration", "3s", "--churn", "30", "--marks", "1s", "--pid", &pids[0]])
+            .await;
     clean(&churn);
     assert!(number(&churn["returned_ms"]["count"]) >= 30.0, "{churn}");
     let marks = churn["marks"].as_array().expect("marks");
@@ -153,7 +155,7 @@ async fn the_load_generator_checks_every_stream_over_churn_stalls_and_the_death_
     let idle = with(&["--idle", "--duration", "1s", "--pid", &pids[0], &pids[1]]).await;
     assert_eq!((&idle["posted"], idle["server_bytes_per_stream"].is_number()), (&json!(0), true));
 
-    let killed = with(&["--duration", "4s", "--kill", &pids[1], "--pid", &pids[0]]).await;
+    let killed = with(&["--rate", "40", "--duration", "4s", "--kill", &pids[1], "--pid", &pids[0]]).await;
     clean(&killed);
     // Half of the streams were at the node that died, and all of them came back.
     assert_eq!(

@@ -88,7 +88,7 @@ impl Nginx {
     }
 
     /// Sends a call on a connection of its own.
-    async fn call(&self, version: Version, request: Request<Full<bytes::Bytes>>) -> Response<Incoming> {
+    async fn call(&self, version: Version, mut request: Request<Full<bytes::Bytes>>) -> Response<Incoming> {
         let mut tls = ClientConfig::clone(&self.tls);
         tls.alpn_protocols =
             vec![if version == Version::Two { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
@@ -104,6 +104,10 @@ impl Nginx {
                     sender.send_request(request).await
                 }
                 Version::Two => {
+                    // The host is a part of the address here.
+                    request.headers_mut().remove("host");
+                    let whole = format!("https://{HOST}{}", request.uri());
+                    *request.uri_mut() = whole.parse().expect("an address");
                     let (mut sender, connection) =
                         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
                     tokio::spawn(connection);
@@ -145,7 +149,7 @@ fn request(
 ) -> Request<Full<bytes::Bytes>> {
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("https://{HOST}{path}"))
+        .uri(path)
         .header("host", HOST)
         .header("authorization", format!("Bearer {}", who.token));
     for (name, value) in headers {

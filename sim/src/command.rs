@@ -115,8 +115,9 @@ pub enum SimCommand {
     ///   Memory of an idle stream, and with TLS ended by a proxy (Q: its worker):
     ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 19000 --idle --duration 10s --pid P
     ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --idle --tls 127.0.0.1:8443 --pid P Q
-    ///   A node dies with its streams:
-    ///     mychat sim streams --nodes http://127.0.0.1:8081 http://127.0.0.1:8082 --clients 20000 --kill P --pid Q
+    ///   A node dies with its 10,000 streams (P: that of the first node, Q R: of the others):
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 http://127.0.0.1:8082 http://127.0.0.1:8083 \
+    ///       --clients 10000 --homes 1 --kill P --pid Q R
     ///   Readers that stall (compare p99 with a run without them):
     ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --stalled 1% --rate 50
     ///   An hour of coming and going:

@@ -12,11 +12,16 @@ use super::bounds::{Bounds, Machine, Measured, Use};
 const USES: [(f64, f64); 6] =
     [(0.2, 10.0), (2.0, 10.0), (20.0, 10.0), (20.0, 1000.0), (120.0, 10.0), (120.0, 1000.0)];
 
+/// A calm machine delivers faster than this, in milliseconds.
+const CALM_MS: f64 = 500.0;
+
 /// What was measured, and what follows.
 #[derive(Debug, Clone, Serialize)]
 pub struct Calibration {
     machine: Machine,
     measured: Measured,
+    /// Something else was busy on the machine, or it is too small for the load: events waited, and left together.
+    disturbed: bool,
     /// Bounds by use.
     table: Vec<Row>,
 }
@@ -40,7 +45,8 @@ impl Calibration {
             Row { usual, bounds, streams, bound }
         };
         let table = USES.map(row).to_vec();
-        Self { machine, measured, table }
+        let disturbed = measured.broadcast_p99_ms.max(measured.rooms_p99_ms) > CALM_MS;
+        Self { machine, measured, disturbed, table }
     }
 }
 
@@ -89,6 +95,13 @@ impl fmt::Display for Calibration {
             found.add_row([name.to_owned(), value]);
         }
         writeln!(f, "{found}\n")?;
+        if self.disturbed {
+            writeln!(
+                f,
+                "Something else was busy on this machine, or it is too small for the load: events waited, and left together,\n\
+                 so a delivery is shown too cheap. Measure again when it is calm, or with fewer --streams.\n"
+            )?;
+        }
         let each = measured.bytes_per_stream.unwrap_or(UNKNOWN_BYTES) + measured.kernel_bytes_per_stream;
         writeln!(
             f,

@@ -88,6 +88,10 @@ pub struct StreamsArgs {
     #[arg(long, value_name = "PID", conflicts_with = "peer")]
     pub kill: Option<u32>,
 
+    /// Open the streams at the first so many of the nodes; the others are for those whose node is gone [default: at all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub homes: Option<u32>,
+
     /// Print a line of figures each time this long has passed, for runs of hours [example: --marks 5m]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub marks: Option<Duration>,
@@ -145,6 +149,7 @@ impl StreamsArgs {
             until_p99: None,
             step: Duration::from_secs(5),
             kill: None,
+            homes: None,
             marks: None,
             peer: None,
             peer_url: Vec::new(),

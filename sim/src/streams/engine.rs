@@ -61,6 +61,13 @@ enum State {
     Stalled,
 }
 
+impl Seat {
+    /// Whether it has a stream, or waits for one that it has asked for, and reads it.
+    const fn reads(&self) -> bool {
+        self.socket.is_some() && self.asked && !matches!(self.state, State::Stalled)
+    }
+}
+
 /// The clients of one thread.
 pub(super) struct Engine {
     target: Arc<Target>,
@@ -146,8 +153,9 @@ impl Engine {
     /// Reads until it is told to stop, and gives what it has found.
     pub(super) fn run(mut self) -> anyhow::Result<Reading> {
         let mut events = Events::with_capacity(EVENTS);
-        // Sockets that had more than one buffer's worth.
-        let mut more: Vec<usize> = Vec::new();
+        // Sockets that had more than one buffer's worth, and whether their servers have closed them: the system says that
+        // once only, so they are read to the end.
+        let mut more: Vec<(usize, bool)> = Vec::new();
         let mut checked = Instant::now();
         while !self.board.stop.load(Relaxed) {
             self.connect();
@@ -156,13 +164,14 @@ impl Engine {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
-            let ready: Vec<usize> = std::mem::take(&mut more)
+            let closed = |event: &mio::event::Event| event.is_read_closed() || event.is_error();
+            let ready: Vec<(usize, bool)> = std::mem::take(&mut more)
                 .into_iter()
-                .chain(events.iter().map(|event| event.token().0))
+                .chain(events.iter().map(|event| (event.token().0, closed(event))))
                 .collect();
-            for at in ready {
-                if self.serve(at) {
-                    more.push(at);
+            for (at, closed) in ready {
+                if self.serve(at) || closed && self.seats[at].reads() {
+                    more.push((at, closed));
                 }
             }
             self.churn();
@@ -366,8 +375,9 @@ impl Engine {
             State::Waiting | State::Stalled => {}
         }
         seat.state = State::Waiting;
-        if elsewhere {
-            seat.server = (seat.server + 1) % servers;
+        if elsewhere && servers > 1 {
+            // Those of one server go to all others.
+            seat.server = (seat.server + 1 + seat.number % (servers - 1)) % servers;
         }
         self.due.push(Reverse((now + pause, at)));
     }

@@ -37,7 +37,8 @@ pub(crate) struct Step {
 /// Climbs until a step does not hold.
 pub(super) async fn run(load: &Load<'_>, limit: Duration) -> anyhow::Result<(Posted, Times, Vec<Step>)> {
     let (mut all, mut latency, mut steps) = (Posted::default(), times(), Vec::new());
-    let mut rate = load.args.rate.max(1.0);
+    // Whether the step is tried once more: something else on the machine may have disturbed it.
+    let (mut rate, mut again) = (load.args.rate.max(1.0), false);
     while steps.len() < MOST {
         load.board.set_ended(false);
         load.bar.set_message(format!("{rate:.0} messages a second"));
@@ -66,10 +67,11 @@ pub(super) async fn run(load: &Load<'_>, limit: Duration) -> anyhow::Result<(Pos
         });
         latency.add(&piece)?;
         all.add(&posted)?;
-        if !held {
-            break;
+        match (held, again) {
+            (true, _) => (rate, again) = (rate * GROWTH, false),
+            (false, false) => again = true,
+            (false, true) => break,
         }
-        rate *= GROWTH;
     }
     Ok((all, latency, steps))
 }

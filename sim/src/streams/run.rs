@@ -260,13 +260,14 @@ impl<'a> Load<'a> {
 /// Which client is where: the spaces and servers in turn, and the stalled ones evenly among all.
 fn places(args: &StreamsArgs, target: &Target, threads: usize) -> Vec<Vec<Place>> {
     let (clients, stalled) = (u64::from(args.clients), u64::from(args.stalled_count()));
+    let homes = args.homes.map_or(target.servers.len(), |homes| target.servers.len().min(homes as usize));
     let mut places = vec![Vec::new(); threads];
     for client in 0..clients {
         let number = client as usize;
         let (space, nth) = (number % target.spaces.len(), number / target.spaces.len());
         let stalls = (client + 1) * stalled / clients > client * stalled / clients;
         // By the place among its space's readers too, or one space would have all its readers at one server.
-        let server = (space + nth) % target.servers.len();
+        let server = (space + nth) % homes;
         places[number % threads].push(Place { server, space, nth, stalls, number });
     }
     places
