@@ -3,7 +3,15 @@
 
 mod cluster;
 
-use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use base64::Engine;
 use cluster::{Account, Client, Cluster, PATIENCE, Ports, Process, eventually, shown};
@@ -261,27 +269,38 @@ async fn events_pass_through_nginx_one_by_one_and_a_reload_loses_none() {
 
     // A reload: nginx lets the old worker's streams go, and the clients go on from their cursors.
     nginx.signal(Signal::HUP);
+    let reopened = AtomicUsize::new(0);
     let writing = async {
-        let mut said = Vec::new();
-        for number in 0..200 {
-            said.push(node.say(&ada, &space, &format!("reload {number}")).await["id"].clone());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let (mut said, began) = (Vec::new(), Instant::now());
+        // Until both have lost their streams and gone on; what is said meanwhile must not be lost.
+        while reopened.load(Ordering::Relaxed) < 2 {
+            assert!(began.elapsed() < PATIENCE, "the reload ends no stream");
+            said.push(node.say(&ada, &space, "around the reload").await["id"].clone());
         }
+        said.push(node.say(&ada, &space, "last").await["id"].clone());
         said
     };
     let reading = async |reader: &mut Reader, version: Version| {
         let (mut heard, mut lost) = (Vec::new(), 0);
-        while heard.len() < 200 {
+        loop {
             match reader.next().await {
-                Some((kind, data)) if kind == "message.created" => heard.push(data["id"].clone()),
+                Some((kind, data)) if kind == "message.created" => {
+                    heard.push(data["id"].clone());
+                    if data["body"] == "last" {
+                        return (heard, lost);
+                    }
+                }
                 Some(_) => {}
                 None => {
+                    let cursor = reader.cursor.clone();
+                    *reader = Reader::open(&nginx, version, &ada, &cursor).await;
                     lost += 1;
-                    *reader = Reader::open(&nginx, version, &ada, &reader.cursor.clone()).await;
+                    if lost == 1 {
+                        reopened.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
         }
-        (heard, lost)
     };
     let (said, one, two) =
         tokio::join!(writing, reading(&mut first, Version::One), reading(&mut second, Version::Two));

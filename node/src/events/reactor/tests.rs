@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     rc::Rc,
-    sync::Arc,
 };
 
 use bytes::Bytes;
