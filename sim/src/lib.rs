@@ -7,6 +7,7 @@
 //! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
+//! - [`calibrate`] measures what a node on this machine can carry;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod calibrate;
 pub mod chaos;
 pub mod command;
 pub mod faults;

@@ -10,7 +10,7 @@ use mychat_replication::{
 };
 
 use super::{
-    Cursor, Cursors, Item,
+    Cursor, Cursors, Item, Only,
     cursor::prefix,
     recent::{Past, PastVersion, Piece, Recent},
 };
@@ -40,7 +40,7 @@ pub struct Backlog {
     recent: Arc<Recent>,
     cursors: Cursors,
     account: AccountId,
-    only: Option<Arc<BTreeSet<SpaceId>>>,
+    only: Option<Only>,
     cursor: Cursor,
     sites: Vec<SiteLog>,
 }
@@ -56,7 +56,7 @@ impl Backlog {
         recent: Arc<Recent>,
         cursors: Cursors,
         account: AccountId,
-        only: Option<Arc<BTreeSet<SpaceId>>>,
+        only: Option<Only>,
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {

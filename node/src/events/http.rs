@@ -1,6 +1,6 @@
 //! `GET /v1/events`: the stream as server-sent events, or by long poll.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     Router,
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Item, Unreadable,
+    Item, Only, Unreadable,
     backlog::{Backlog, MAX_MISSED, missed},
     goodbye::{goodbye, retry_line, retry_range},
     handover::{CanTakeOver, Handover, joined},
@@ -77,18 +77,22 @@ async fn events(State(app): State<App>, request: Request) -> Response {
     };
     match (answer.await, manners) {
         (Ok(response), _) => response,
-        (Err(problem), Manners::Status) => problem.into_response(),
+        (Err(problem), Manners::Status) => {
+            let alternatives = alternatives(&app, &problem);
+            problem.alternatives(alternatives).into_response()
+        }
         (Err(problem), Manners::Goodbye) => {
-            let alternatives = if problem.status == StatusCode::SERVICE_UNAVAILABLE {
-                app.alternatives()
-            } else {
-                Vec::new()
-            };
+            let alternatives = alternatives(&app, &problem);
             let last = goodbye(problem.code, &alternatives);
             let retry = retry_line(app.condition.open_streams());
             sse(Body::from([retry.as_bytes(), &last.wire].concat()))
         }
     }
+}
+
+/// Where the client may go instead.
+fn alternatives(app: &App, problem: &Problem) -> Vec<String> {
+    if problem.status == StatusCode::SERVICE_UNAVAILABLE { app.alternatives() } else { Vec::new() }
 }
 
 fn manners(headers: &HeaderMap, polls: bool) -> Manners {
@@ -114,7 +118,7 @@ async fn answer(
         metrics::counter!("mychat_events_refused_streams_total").increment(1);
         return Err(Problem::unavailable("the node has as many streams as it can carry"));
     }
-    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?.map(Arc::new);
+    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?.map(Only::from_iter);
     let given = call
         .headers
         .get("last-event-id")

@@ -19,7 +19,7 @@ use mychat_replication::{
 use serde_json::json;
 
 use super::{
-    Comings, Cursor, Cursors, Event, Item,
+    Comings, Cursor, Cursors, Event, Item, Only,
     audience::Audience,
     cursor::prefix,
     goodbye::goodbye,
@@ -38,7 +38,7 @@ pub struct Subscription {
     /// Under which session.
     pub session: SessionId,
     /// The spaces that it is about; all that the account is a member of, if none are named.
-    pub only: Option<Arc<BTreeSet<SpaceId>>>,
+    pub only: Option<Only>,
     /// What the client has seen.
     pub cursor: Cursor,
 }
