@@ -3,12 +3,7 @@
 
 use memchr::memmem;
 
-use super::{
-    body::Body,
-    mark::Mark,
-    seen::Seen,
-    transcript::{Entry, Transcript},
-};
+use super::{body::Body, mark::Mark, seen::Seen, transcript::Transcript};
 
 /// The largest head of an answer, and the largest event.
 const LARGEST: usize = 1 << 20;
@@ -92,7 +87,7 @@ impl Client {
     /// it was and will be connected to.
     pub(super) fn begin(&mut self, before: &Transcript, after: &Transcript) -> Option<String> {
         if let Cursor::Entry(place) = self.cursor {
-            let id = before.get(place).and_then(id_of);
+            let id = before.id(place);
             self.cursor = id.map_or(Cursor::None, |id| Cursor::Id(id.into()));
         }
         (self.phase, self.body, self.matched, self.at) = (Phase::Head, Body::Plain, 0, after.end());
@@ -237,11 +232,6 @@ impl Client {
             _ => {}
         }
     }
-}
-
-fn id_of(entry: &Entry) -> Option<&str> {
-    let id = entry.bytes.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"id: "))?;
-    std::str::from_utf8(id).ok()
 }
 
 #[cfg(test)]

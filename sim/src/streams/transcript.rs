@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::mark::Mark;
 
-/// Events that are kept; who is further behind understands them without help.
+/// Events of which the bytes are kept; who is further behind understands them without help.
 const KEPT: usize = 1024;
 
 /// An event as it came.
@@ -26,6 +26,8 @@ pub(super) struct Transcript {
     entries: VecDeque<Entry>,
     /// How many are gone from the front.
     base: u32,
+    /// The ids of all of them, for those who come back with the one of long ago.
+    ids: Vec<Option<Box<str>>>,
     /// Where the message of a number is.
     places: HashMap<u32, u32>,
 }
@@ -34,6 +36,11 @@ impl Transcript {
     /// The event at a place.
     pub(super) fn get(&self, at: u32) -> Option<&Entry> {
         self.entries.get(at.checked_sub(self.base)? as usize)
+    }
+
+    /// The id of the event at a place.
+    pub(super) fn id(&self, at: u32) -> Option<&str> {
+        self.ids.get(at as usize)?.as_deref()
     }
 
     /// Where the next new event will be.
@@ -52,15 +59,19 @@ impl Transcript {
             return place + 1;
         }
         self.places.insert(mark.number, self.end());
+        self.ids.push(id_of(bytes).map(Into::into));
         self.entries.push_back(Entry { bytes: bytes.into(), mark });
-        if self.entries.len() > KEPT
-            && let Some(old) = self.entries.pop_front()
-        {
-            self.places.remove(&old.mark.number);
+        if self.entries.len() > KEPT {
+            self.entries.pop_front();
             self.base += 1;
         }
         self.end()
     }
+}
+
+fn id_of(event: &[u8]) -> Option<&str> {
+    let id = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"id: "))?;
+    std::str::from_utf8(id).ok()
 }
 
 #[cfg(test)]
@@ -68,15 +79,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_have_places_and_old_ones_are_forgotten() {
+    fn events_have_places_and_of_old_ones_only_the_id_is_kept() {
         let mut transcript = Transcript::default();
         for number in 0..2 * KEPT as u32 {
-            assert_eq!(transcript.note(b"x", Mark { number, posted: 0 }), number + 1);
+            let event = format!("id: {number}\ndata: x\n\n");
+            assert_eq!(transcript.note(event.as_bytes(), Mark { number, posted: 0 }), number + 1);
         }
         let last = transcript.end() - 1;
         assert_eq!(transcript.get(last).map(|entry| entry.mark.number), Some(last));
-        assert_eq!(transcript.note(b"y", Mark { number: last, posted: 0 }), last + 1, "it is known");
         assert!(transcript.get(0).is_none() && transcript.get(last + 1).is_none());
-        assert_eq!(transcript.places.len(), KEPT);
+        assert_eq!(transcript.entries.len(), KEPT);
+        for known in [last, 0] {
+            assert_eq!(transcript.note(b"y", Mark { number: known, posted: 0 }), known + 1, "it is known");
+            assert_eq!(transcript.id(known), Some(known.to_string().as_str()));
+        }
+        assert_eq!(transcript.end(), last + 1);
     }
 }
