@@ -7,6 +7,7 @@
 //! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
+//! - [`netns`] runs whole processes, each region in a network namespace, with a wide-area network between them;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -20,6 +21,7 @@ pub mod faults;
 pub mod irc;
 pub mod latency;
 pub mod model;
+pub mod netns;
 pub mod page;
 pub mod plan;
 pub mod population;
