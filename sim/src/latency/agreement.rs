@@ -29,9 +29,9 @@ impl RealProcesses {
     pub fn compare(real: &LatencyReport, emulated: &LatencyReport) -> Self {
         let (delivery, beside) = (&real.delivery.measured, &emulated.delivery.measured);
         Self {
-            delivery: delivery.clone(),
-            acknowledgement: real.acknowledgement.measured.clone(),
-            own_share: real.own_share.clone(),
+            delivery: *delivery,
+            acknowledgement: real.acknowledgement.measured,
+            own_share: real.own_share,
             p50_difference: delivery.p50 / beside.p50 - 1.0,
             p99_difference: delivery.p99 / beside.p99 - 1.0,
         }
@@ -53,5 +53,24 @@ impl RealProcesses {
             self.own_share.p50,
             self.own_share.p99,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(p50_difference: f64, p99_difference: f64) -> RealProcesses {
+        let summary = Summary { samples: 1, p50: 1.0, p95: 2.0, p99: 3.0 };
+        let (delivery, acknowledgement, own_share) = (summary, summary, summary);
+        RealProcesses { delivery, acknowledgement, own_share, p50_difference, p99_difference }
+    }
+
+    #[test]
+    fn a_tenth_more_or_less_is_agreement() {
+        assert!(real(0.1, -0.1).agree());
+        assert!(!real(0.11, 0.0).agree() && !real(0.0, -0.11).agree());
+        let said = real(0.031, -0.2).sentence();
+        assert!(said.contains("+3.1 %") && said.contains("-20.0 %") && said.contains("too much"), "{said}");
     }
 }

@@ -152,6 +152,8 @@ mod tests {
         assert_eq!("2.5%".parse(), Ok(Loss(0.025)));
         assert_eq!("10Mbit".parse(), Ok(Bandwidth(Some(10_000_000))));
         assert_eq!("none".parse(), Ok(Bandwidth(None)));
+        // Its product with the unit is a little below the whole number.
+        assert_eq!("263.203mbit".parse(), Ok(Bandwidth(Some(263_203_000))));
         assert_eq!("256KiB".parse(), Ok(Bytes(262_144)));
     }
 
