@@ -13,14 +13,14 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use comfy_table::{Table, presets};
-use mychat_node::{Listen, Node, NodeConfig};
+use mychat_node::{Limits, Listen, Node, NodeConfig, capacity::limits};
 use mychat_replication::{NodeId, Role, cluster::ClusterKey, mesh::MeshConfig};
 use mychat_router::{RouterConfig, geo};
 use mychat_sim::wan::Wan;
 use serde::Deserialize;
 
 use crate::{
-    node::{check_region, read_key},
+    node::{check_region, read_key, streams_bound},
     router::Router,
     settings::layers,
     stopping,
@@ -45,9 +45,13 @@ pub struct DevArgs {
     /// No delays: the regions are next to each other.
     #[arg(long)]
     pub no_delay: bool,
+    /// Take no more event streams than this at each node; beyond, clients are sent to other nodes [default: an equal
+    /// share of what the limit of open files allows].
+    #[arg(long, env = "MYCHAT_MAX_STREAMS", value_name = "N", value_parser = streams_bound)]
+    pub max_streams: Option<usize>,
 }
 
-layers!(DevArgs { port, data } lists { regions } switches { no_delay });
+layers!(DevArgs { port, data, max_streams } lists { regions } switches { no_delay });
 
 /// How long the start may take before it says what it waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -148,6 +152,7 @@ struct Plan {
     key: ClusterKey,
     router: SocketAddr,
     places: Vec<Place>,
+    limits: Limits,
 }
 
 impl Plan {
@@ -178,7 +183,7 @@ impl Plan {
         let data = args.data.clone().unwrap_or_else(|| PathBuf::from("mychat-data"));
         let key = key(&data)?;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let places = regions
+        let places: Vec<Place> = regions
             .into_iter()
             .zip(1..)
             .map(|(region, at)| {
@@ -190,7 +195,8 @@ impl Plan {
                 Ok(Place { region, http, mesh })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { data, key, router: local(port), places })
+        let limits = limits::of_process(args.max_streams, places.len());
+        Ok(Self { data, key, router: local(port), places, limits })
     }
 
     fn node(&self, place: &Place, wan: Option<&Wan>) -> NodeConfig {
@@ -204,6 +210,7 @@ impl Plan {
         let folder = self.data.join(&place.region);
         let mut config =
             NodeConfig::new(&place.region, listen, &format!("http://{http}"), folder, self.key.clone());
+        config.limits = self.limits;
         config.emulated_delay = wan.is_some().then(|| self.delays_from(&place.region));
         config.mesh = Some(MeshConfig {
             node: NodeId([0; 16]),

@@ -50,7 +50,7 @@ enum Command {
     /// them
     Dev(dev::DevArgs),
     /// Run one node
-    Node(node::NodeArgs),
+    Node(node::NodeCommand),
     /// Run the geo router
     Router(router::RouterArgs),
     /// Make a cluster's key, look at a cluster
@@ -116,7 +116,7 @@ async fn run(program: Program) -> anyhow::Result<()> {
     let file = settings::File::read(program.config.as_deref())?;
     match program.command {
         Command::Dev(args) => dev::run(args.over(file.dev)).await,
-        Command::Node(args) => node::run(args.over(file.node)).await,
+        Command::Node(args) => node::run(args, file.node).await,
         Command::Router(args) => router::run(args.over(file.router)).await,
         Command::Cluster(command) => cluster::run(command).await,
         Command::Sim(command) => mychat_sim::run(command).await,

@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
-use mychat_node::{Listen, Node, NodeConfig};
+use clap::{Args, Subcommand};
+use indicatif::MultiProgress;
+use mychat_node::{Listen, Node, NodeConfig, capacity::limits};
 use mychat_replication::{NodeId, Role, cluster::ClusterKey, mesh::MeshConfig};
+use mychat_sim::calibrate::{self, CalibrateArgs};
 use serde::Deserialize;
 
 use crate::{
@@ -17,6 +19,33 @@ use crate::{
     settings::{layers, required},
     stopping,
 };
+
+/// A node, or what is asked of the machine before there is one.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct NodeCommand {
+    #[command(subcommand)]
+    before: Option<Before>,
+    #[command(flatten)]
+    args: NodeArgs,
+}
+
+/// What is asked of the machine.
+#[derive(Debug, Clone, Subcommand)]
+enum Before {
+    /// Measure how many event streams a node on this machine can carry, in about a minute
+    ///
+    /// A node is started in a temporary folder, with streams on real connections: memory for each stream, time on a
+    /// processor for each delivery and message, how late the node's turns come, and the limit of open files. From that
+    /// follows what ends first, with the formula and a table for several uses. Nothing else should be busy on the machine.
+    ///
+    /// Examples:
+    ///   mychat node calibrate
+    ///   mychat node calibrate --streams 19000 --seconds 120
+    ///   mychat node calibrate --json > capacity.json
+    #[command(verbatim_doc_comment)]
+    Calibrate(CalibrateArgs),
+}
 
 /// The settings of a node.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -64,12 +93,20 @@ pub struct NodeArgs {
     /// Send peers no more than so many bytes of snapshots a second (33554432).
     #[arg(long, env = "MYCHAT_SNAPSHOT_RATE", value_name = "BYTES")]
     pub snapshot_rate: Option<u64>,
+    /// Take no more event streams than this; beyond, clients are sent to other nodes [default: as many as the limit of
+    /// open files allows (`mychat node calibrate` tells what the machine can carry)].
+    #[arg(long, env = "MYCHAT_MAX_STREAMS", value_name = "N", value_parser = streams_bound)]
+    pub max_streams: Option<usize>,
 }
 
-layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above, snapshot_above, snapshot_rate } lists { peer } switches {});
+layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above, snapshot_above, snapshot_rate, max_streams } lists { peer } switches {});
 
-/// Runs a node until it is asked to stop.
-pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
+/// Runs a node until it is asked to stop, with settings of the `file` below its flags; or measures.
+pub async fn run(command: NodeCommand, file: NodeArgs) -> anyhow::Result<()> {
+    if let Some(Before::Calibrate(args)) = command.before {
+        return calibrate::run(args, &MultiProgress::new()).await;
+    }
+    let args = command.args.over(file);
     let file = args.cluster_key.clone();
     let config = config(args)?;
     let key = config.cluster_key.clone();
@@ -106,6 +143,7 @@ fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     config.snapshots.above = args.snapshot_above.unwrap_or(config.snapshots.above);
     config.snapshots.rate = args.snapshot_rate.unwrap_or(config.snapshots.rate);
     anyhow::ensure!(config.snapshots.rate > 0, "--snapshot-rate 0: nothing would ever be sent");
+    config.limits = limits::of_process(args.max_streams, 1);
     config.mesh = Some(MeshConfig {
         // The node's own, once its database is open.
         node: NodeId([0; 16]),
@@ -119,6 +157,14 @@ fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     })
     .into();
     Ok(config)
+}
+
+/// A bound of streams: at least one.
+pub fn streams_bound(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bound @ 1..=1_000_000) => Ok(bound),
+        _ => Err("it must be a number from 1 to 1000000".to_owned()),
+    }
 }
 
 /// An address to bind, or to be reached at.

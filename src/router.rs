@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use mychat_node::capacity::limits::connections_of_process;
 use mychat_replication::{
     NodeId, Role,
     mesh::{Mesh, MeshConfig, MeshEvent},
@@ -58,6 +59,8 @@ pub async fn run(args: RouterArgs) -> anyhow::Result<()> {
     let mut config = RouterConfig::new(address("--http", &required(args.http, "--http", "MYCHAT_HTTP")?)?);
     config.geoip = args.geoip;
     config.mode = args.mode.unwrap_or_default();
+    // As a proxy it holds streams, each with a connection on either side.
+    config.connections = connections_of_process(if config.mode == Mode::Proxy { 2 } else { 1 });
     let bind = address("--mesh", &required(args.mesh, "--mesh", "MYCHAT_MESH")?)?;
     let advertise = args.mesh_public.map(|text| address("--mesh-public", &text)).transpose()?;
     let file = required(args.cluster_key, "--cluster-key", "MYCHAT_CLUSTER_KEY")?;

@@ -1,5 +1,5 @@
 //! `mychat sim wan`: whole processes in network namespaces. Needs root, TUN devices and iproute2, hence the feature
-//! `wan`; without them these tests fail.
+//! `namespaces`; without them these tests fail.
 
 mod cluster;
 

@@ -1,12 +1,15 @@
 //! What a client is told that moves between nodes, over stores without threads: the order in which logs arrive is the
 //! test's own.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
 use mychat_node::{
     derive::{Derived, schema},
-    events::{Cursor, Desk},
+    events::{Cursor, Desk, Unreadable},
     http::Problem,
     ids::{AccountId, SessionId, SpaceId},
     messages::call::{Draft, Text, edit, send},
@@ -19,6 +22,7 @@ use mychat_replication::{
 };
 
 struct Node {
+    path: PathBuf,
     store: Store,
     worker: Worker,
 }
@@ -28,7 +32,35 @@ impl Node {
         let path = folder.join(name);
         let (store, worker) =
             Store::open_inline(&path, &schema(), Box::new(Derived), Arc::new(System)).unwrap();
-        Self { store, worker }
+        Self { path, store, worker }
+    }
+
+    /// Starts it anew.
+    fn reopen(self) -> Self {
+        let Self { path, store, worker } = self;
+        drop((store, worker));
+        Self::open(path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap())
+    }
+
+    /// Starts it anew, under another site id.
+    fn renew(self) -> Self {
+        let mut node = self.reopen();
+        {
+            let mut renewal = Box::pin(node.store.renew_site());
+            assert!((&mut renewal).now_or_never().is_none(), "the worker has not run yet");
+            node.worker.work();
+            renewal.now_or_never().expect("renewed").expect("renewed");
+        }
+        node
+    }
+
+    /// Takes over all that another node has.
+    fn take_all(&mut self, from: &Self) {
+        while !self.store.vector().covers(&from.store.vector()) {
+            for (site, _) in from.store.vector().iter() {
+                self.take(from, site, u64::MAX);
+            }
+        }
     }
 
     fn write<T: Send + 'static>(
@@ -79,7 +111,7 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     let desk = Desk::new(c.store.clone());
     let cursor = Cursor::from(a.store.vector().as_ref());
     let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
-    let mut reader = desk.open(me, session, Some(&cursor.to_string())).expect("a stream");
+    let mut reader = desk.open(me, session, Some(&cursor.to_string())).expect("a cursor").expect("a stream");
     while reader.is_behind() {
         assert_eq!(
             reader.take().expect("the stream goes on").len(),
@@ -93,4 +125,67 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     let told: Vec<&str> = told.iter().map(|item| std::str::from_utf8(&item.wire).unwrap()).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("event: message.edited") && told[0].contains("\"two\""), "{told:?}");
+}
+
+#[test]
+fn i5_a_cursor_without_retired_sites_is_good_at_every_node_that_knows_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut a, mut b, mut c] = ["a.db", "b.db", "c.db"].map(|name| Node::open(folder.path(), name));
+    let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
+    let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
+    let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
+    a.write(move |batch| {
+        spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
+        Ok(())
+    });
+    let mut number = 0;
+    let mut say = |node: &mut Node, body: &str| {
+        number += 1;
+        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random: number };
+        node.write(move |batch| send(batch, space, draft))
+    };
+    for _ in 0..12 {
+        a = a.renew();
+        say(&mut a, "early");
+    }
+    b.take_all(&a);
+    c.take_all(&a);
+    // What a client has seen that opens a stream now.
+    let now = |node: &Node| {
+        let reader = Desk::new(node.store.clone()).open(me, session, None).unwrap().expect("a stream");
+        reader.start().to_owned()
+    };
+    let missed = |node: &Node, cursor: &str| {
+        let mut reader = Desk::new(node.store.clone()).open(me, session, Some(cursor))?.expect("a stream");
+        let mut bodies = Vec::new();
+        while reader.is_behind() {
+            for item in reader.take().expect("the stream goes on") {
+                let data: serde_json::Value = serde_json::from_str(&item.data).expect("JSON");
+                bodies.push(data["body"].as_str().expect("a message").to_owned());
+            }
+        }
+        Ok::<_, Unreadable>(bodies)
+    };
+    let before = now(&a);
+    let whole = Cursor::from(a.store.vector().as_ref()).to_string();
+    assert!(before.len() < whole.len() / 2, "{before} of {whole}");
+    a = a.renew();
+    say(&mut a, "late");
+    let after = now(&a);
+    say(&mut a, "last");
+    b.take_all(&a);
+    for cursor in [&before, &whole] {
+        assert_eq!(missed(&a, cursor).unwrap(), ["late", "last"]);
+        assert_eq!(missed(&b, cursor).unwrap(), ["late", "last"]);
+        assert_eq!(missed(&c, cursor).unwrap(), [""; 0]);
+    }
+    assert_eq!(missed(&b, &after).unwrap(), ["last"]);
+    // A node that has not heard of the last retirement can't tell what the cursor leaves out, and says so.
+    assert_eq!(missed(&c, &after), Err(Unreadable::Unknown));
+    c.take_all(&a);
+    assert_eq!(missed(&c, &after).unwrap(), ["last"]);
+    // Nor does it matter whether a node knows it from before its start.
+    let a = a.reopen();
+    assert_eq!(missed(&a, &after).unwrap(), ["last"]);
 }

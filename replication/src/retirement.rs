@@ -14,6 +14,8 @@
 //! What is read from a compact vector is never too much, but it is too little while the reader does not know a
 //! retirement yet: it then lacks the version that says so, and is behind the vector in any case.
 //!
+//! Whoever keeps vectors elsewhere may leave the same entries out; [`crate::store::Store::retired`] has what a node knows.
+//!
 //! # The limit that is known
 //! Of a log whose versions were written twice (see I2 in the crate's page), a version may vouch for something on one
 //! node and not on another. A vector may then be read as more than is held of a retired site. Whoever asks for that log

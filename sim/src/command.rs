@@ -14,7 +14,7 @@ use crate::netns;
 use crate::plan::{self, PlanArgs};
 use crate::probe::{self, ProbeArgs};
 use crate::replay::{self, ReplayArgs};
-use crate::streams::{self, StreamsArgs};
+use crate::streams::{self, StreamsArgs, send_loop::SendLoopArgs};
 
 /// What to simulate or measure.
 #[derive(Debug, Clone, Subcommand)]
@@ -105,13 +105,31 @@ pub enum SimCommand {
     /// its cursor. The report has deliveries a second, how long messages took, how long connecting and resuming took,
     /// and what the servers used for it. The exit status is not zero when a client missed a message or got one twice.
     ///
-    /// Examples:
-    ///   mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --rate 10 --pid $(pgrep -f 'mychat node')
-    ///   mychat sim streams --nodes http://127.0.0.1:8081 http://127.0.0.1:8082 --clients 10000 --spaces 1000 --rate 1000
-    ///   mychat sim streams --nodes http://127.0.0.1:8081 --clients 5000 --stalled 1 --churn 20 --duration 1h
-    ///   mychat sim streams --peer nchan --peer-url http://127.0.0.1:8090/pub/{} http://127.0.0.1:8090/sub/{} --clients 10000
+    /// Examples (P, Q: process ids of nodes):
+    ///   Fan-out of one space:
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --rate 10 --pid P
+    ///   Many spaces, ten readers each:
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --spaces 1000 --rate 1000 --pid P
+    ///   The same beside nchan on nginx and a bare send(2) loop, by turns; it starts all three:
+    ///     mychat sim streams --peer nchan --clients 10000 --rate 10 --rounds 5
+    ///     mychat sim streams --peer nchan --clients 10000 --spaces 1000 --rate 1000
+    ///   The most that one space can be given:
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --rate 100 --until-p99 1s --pid P
+    ///   Memory of an idle stream, and with TLS ended by a proxy (Q: its worker):
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 19000 --idle --duration 10s --pid P
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --idle --tls 127.0.0.1:8443 --pid P Q
+    ///   A node dies with its 10,000 streams (P: that of the first node, Q R: of the others):
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 http://127.0.0.1:8082 http://127.0.0.1:8083 \
+    ///       --clients 10000 --homes 1 --kill P --pid Q R
+    ///   Readers that stall (compare p99 with a run without them):
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 10000 --stalled 1% --rate 50
+    ///   An hour of coming and going:
+    ///     mychat sim streams --nodes http://127.0.0.1:8081 --clients 5000 --churn 50 --duration 1h --marks 5m --pid P
     #[command(verbatim_doc_comment)]
     Streams(StreamsArgs),
+    /// The least that a server of event streams can do, for `streams --peer`
+    #[command(hide = true)]
+    SendLoop(SendLoopArgs),
     /// Run whole nodes in virtual time under every kind of fault, decided by seeds, and check the invariants
     ///
     /// Each seed is one world in one thread: nodes with real databases over a simulated network, clock, disk and
@@ -166,6 +184,7 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Probe(args) => probe::run(args).await,
         SimCommand::Calibrate(args) => calibrate::run(&args),
         SimCommand::Streams(args) => streams::run(args, &MultiProgress::new()).await,
+        SimCommand::SendLoop(args) => tokio::task::block_in_place(|| streams::send_loop::run(&args)),
         SimCommand::Faults(args) => faults::run(args).await,
         #[cfg(target_os = "linux")]
         SimCommand::Wan(args) => netns::run(args).await,

@@ -7,6 +7,7 @@
 //! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
+//! - [`calibrate`] measures what a node on this machine can carry;
 //! - [`netns`] runs whole processes, each region in a network namespace, with a wide-area network between them;
 //! - [`command`] is how the `mychat` program offers this.
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod calibrate;
 pub mod chaos;
 pub mod command;
 pub mod faults;

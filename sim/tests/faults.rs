@@ -29,6 +29,15 @@ const MUST_HAPPEN: &[&str] = &[
     "write acknowledged during a partition",
 ];
 
+/// Seeds that once broke a rule, and how.
+const ONCE_BROKEN: &[(u64, &str)] = &[
+    // A copy from before a node's first write came back while nobody answered.
+    (45, "I2: a node went on under a site id under which it had written"),
+    // A version that no peer knew is used again after a restore, hidden from a client by its cursor: a known limit,
+    // counted, and no rule broken.
+    (243, "I5: a cursor names a version that was reused"),
+];
+
 fn runs(minutes: u64) -> Runs {
     Runs::new(Settings { nodes: 5, lasts: Duration::from_secs(60 * minutes), mutation: None })
         .expect("a folder for the databases")
@@ -40,6 +49,14 @@ fn seeds_break_no_rule() {
     assert!(outcomes.objections.is_empty(), "{:#?}", outcomes.objections);
     for what in MUST_HAPPEN {
         assert!(outcomes.counts.get(what).is_some_and(|times| *times > 0), "never happened: {what}");
+    }
+}
+
+#[test]
+fn seeds_that_broke_a_rule_break_none() {
+    for (seed, what) in ONCE_BROKEN {
+        let outcome = runs(10).seed(*seed);
+        assert!(outcome.objection.is_none(), "seed {seed}, {what}: {:#?}", outcome.objection);
     }
 }
 

@@ -41,7 +41,7 @@ async fn import_lines(
     Body(wish): Body<Import>,
 ) -> Result<Response, Problem> {
     let report = import::import(&app, wish).await?;
-    Ok(write::with_cursor(Reply::ok(json(&report)?), &app.store.vector()))
+    Ok(write::with_cursor(Reply::ok(json(&report)?), write::cursor(&app, &app.store.vector())))
 }
 
 /// Takes the node out of service: it sends its clients to other nodes, and goes on replicating.

@@ -23,6 +23,8 @@ const TURN: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Capacity {
     figures: Arc<Mutex<Figures>>,
+    #[cfg(test)]
+    feigned: Arc<std::sync::atomic::AtomicBool>,
     _stop: Arc<DropGuard>,
 }
 
@@ -55,7 +57,12 @@ impl Capacity {
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(task));
-        Self { figures, _stop: Arc::new(stop.drop_guard()) }
+        Self {
+            figures,
+            #[cfg(test)]
+            feigned: Arc::default(),
+            _stop: Arc::new(stop.drop_guard()),
+        }
     }
 
     /// What is known now.
@@ -73,7 +80,17 @@ impl Capacity {
     /// Whether what is not kept has to wait.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
+        #[cfg(test)]
+        if self.feigned.load(std::sync::atomic::Ordering::Relaxed) {
+            return true;
+        }
         self.figures().pressed
+    }
+
+    /// Makes it look as if the processors were busy.
+    #[cfg(test)]
+    pub fn feign_pressure(&self, pressed: bool) {
+        self.feigned.store(pressed, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

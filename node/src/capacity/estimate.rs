@@ -5,15 +5,15 @@ use std::time::Duration;
 /// What the kernel holds for a connection beside the process, in bytes (measured on Linux: 4.8 KB a socket).
 pub const KERNEL_BYTES: f64 = 5_000.0;
 /// What a stream takes as long as that has not been learned, in bytes.
-const UNKNOWN_BYTES: f64 = 16_384.0;
+pub const UNKNOWN_BYTES: f64 = 16_384.0;
 /// What may be learned of it.
 const SENSIBLE_BYTES: std::ops::RangeInclusive<f64> = 512.0..=262_144.0;
 /// Streams from which on they say something of memory and processors; below, all else is larger.
 const TELLING: usize = 1000;
 /// The part of what is free that streams may take: queues of slow readers and bursts need room too.
-const OF_MEMORY: f64 = 0.8;
+pub const OF_MEMORY: f64 = 0.8;
 /// The part of the processors that may be busy at the capacity.
-const OF_PROCESSORS: f64 = 0.85;
+pub const OF_PROCESSORS: f64 = 0.85;
 /// Below this part of the processors being busy, nothing is said of how many streams they carry: too much of it has
 /// nothing to do with streams.
 const BUSY: f64 = 0.3;

@@ -24,4 +24,5 @@ pub mod limits;
 mod sample;
 
 pub use driver::Capacity;
-pub use estimate::{Bound, Figures, KERNEL_BYTES};
+pub use estimate::{Bound, Figures, KERNEL_BYTES, OF_MEMORY, OF_PROCESSORS, UNKNOWN_BYTES};
+pub use sample::free as free_memory;

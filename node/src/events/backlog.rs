@@ -10,7 +10,7 @@ use mychat_replication::{
 };
 
 use super::{
-    Cursor, Item,
+    Cursor, Cursors, Item, Only,
     cursor::prefix,
     recent::{Past, PastVersion, Piece, Recent},
 };
@@ -38,8 +38,9 @@ struct SiteLog {
 /// A merge of the logs that a client has missed a part of.
 pub struct Backlog {
     recent: Arc<Recent>,
+    cursors: Cursors,
     account: AccountId,
-    only: Option<Arc<BTreeSet<SpaceId>>>,
+    only: Option<Only>,
     cursor: Cursor,
     sites: Vec<SiteLog>,
 }
@@ -53,8 +54,9 @@ impl Backlog {
     /// The backlog from `cursor` to `until`, of what `account` may see of the spaces `only` (all, if none is named).
     pub fn new(
         recent: Arc<Recent>,
+        cursors: Cursors,
         account: AccountId,
-        only: Option<Arc<BTreeSet<SpaceId>>>,
+        only: Option<Only>,
         cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
@@ -63,7 +65,7 @@ impl Backlog {
             SiteLog { site, read_to, end, piece: None, next: (0, 0), last_at: Stamp::default(), head: None }
         });
         let sites = sites.filter(|log| log.read_to < log.end).collect();
-        Self { recent, account, only, cursor, sites }
+        Self { recent, cursors, account, only, cursor, sites }
     }
 
     /// What the client follows may have changed.
@@ -97,10 +99,10 @@ impl Backlog {
         log.next.1 += 1;
         // The last event of a version that the client hears of carries the cursor behind it.
         let id = if self.skip_unseen(at, spaces) {
-            self.cursor.clone().with_part(site, version, sequence).to_string()
+            self.cursors.write(&self.cursor.clone().with_part(site, version, sequence))
         } else {
             self.cursor.advance(prefix(site), version.0);
-            self.cursor.to_string()
+            self.cursors.write(&self.cursor)
         };
         Ok(Some(Item::from_json(Some(id), kind, json)))
     }

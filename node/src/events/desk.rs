@@ -10,7 +10,7 @@ use mychat_replication::store::{Commit, Store};
 use tokio::sync::oneshot;
 
 use super::{
-    Cursor, Item,
+    Cursor, Cursors, Item, Unreadable,
     backlog::Backlog,
     hub::{Open, Task},
     opened::Opened,
@@ -28,12 +28,13 @@ use crate::{
 pub struct Desk {
     task: Task,
     recent: Arc<Recent>,
+    cursors: Cursors,
 }
 
 /// The stream of one client.
 pub struct Reader {
     stream: Stream,
-    start: Cursor,
+    start: String,
     missed: bool,
 }
 
@@ -43,10 +44,12 @@ impl Desk {
     pub fn new(store: Store) -> Self {
         // Its streams keep their queues: nobody moves to a reactor.
         let reactors = Reactors::new(Arc::new(|_| {}));
-        let state = Arc::new(Mutex::new(State::new(store.vector().as_ref().clone(), reactors)));
+        let cursors = Cursors::new(store.clone());
+        let state = State::new(store.vector().as_ref().clone(), cursors.clone(), reactors);
+        let state = Arc::new(Mutex::new(state));
         let condition = Arc::new(Condition::of(&store));
         let recent = Arc::new(Recent::new(store.clone()));
-        Self { task: Task { store, state, condition }, recent }
+        Self { task: Task { store, state, condition }, recent, cursors }
     }
 
     /// Tells what follows from commits, in their order; `None` for the news that some were missed.
@@ -58,19 +61,35 @@ impl Desk {
         debug_assert!(told.is_some(), "the reads of a store without threads are ready at once");
     }
 
-    /// Opens a stream for an account, from `cursor` on, or from now on without one
-    /// that this node can read. `None` when the database can't be
+    /// Opens a stream for an account, from `cursor` on, or from now on without one. `None` when the database can't be
     /// read.
-    #[must_use]
-    pub fn open(&self, account: AccountId, session: SessionId, cursor: Option<&str>) -> Option<Reader> {
-        let store = &self.task.store;
-        let given = cursor.and_then(|text| Cursor::read(text, &store.vector()).ok());
-        let start = given.unwrap_or_else(|| Cursor::from(store.vector().as_ref()));
+    ///
+    /// # Errors
+    /// When the cursor can't be read, for now or at all.
+    pub fn open(
+        &self,
+        account: AccountId,
+        session: SessionId,
+        cursor: Option<&str>,
+    ) -> Result<Option<Reader>, Unreadable> {
+        let start = cursor.map_or_else(|| Ok(self.cursors.now()), |text| self.cursors.read(text))?;
+        Ok(self.open_at(account, session, start))
+    }
+
+    fn open_at(&self, account: AccountId, session: SessionId, start: Cursor) -> Option<Reader> {
         let subscription = Subscription { account, session, only: None, cursor: start.clone() };
         let (answer, mut opened) = oneshot::channel();
         self.task.open(vec![Open { subscription, answer }]).now_or_never()?;
         let opened: Opened = opened.try_recv().ok()?;
-        let backlog = Backlog::new(Arc::clone(&self.recent), account, None, start.clone(), &opened.position);
+        let backlog = Backlog::new(
+            Arc::clone(&self.recent),
+            self.cursors.clone(),
+            account,
+            None,
+            start.clone(),
+            &opened.position,
+        );
+        let start = self.cursors.write(&start);
         Some(Reader { stream: Stream::new(Some(backlog), opened), start, missed: true })
     }
 
@@ -83,7 +102,7 @@ impl Desk {
 impl Reader {
     /// Where it begins: the cursor that a client is told first.
     #[must_use]
-    pub const fn start(&self) -> &Cursor {
+    pub fn start(&self) -> &str {
         &self.start
     }
 

@@ -1,6 +1,6 @@
 //! `GET /v1/events`: the stream as server-sent events, or by long poll.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{
     Router,
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Cursor, Item,
+    Item, Only, Unreadable,
     backlog::{Backlog, MAX_MISSED, missed},
     goodbye::{goodbye, retry_line, retry_range},
     handover::{CanTakeOver, Handover, joined},
@@ -25,7 +25,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    app::App,
+    app::{App, CATCH_UP},
     http::{Caller, Problem, Query, invalid_cursor},
     ids::SpaceId,
 };
@@ -77,18 +77,22 @@ async fn events(State(app): State<App>, request: Request) -> Response {
     };
     match (answer.await, manners) {
         (Ok(response), _) => response,
-        (Err(problem), Manners::Status) => problem.into_response(),
+        (Err(problem), Manners::Status) => {
+            let alternatives = alternatives(&app, &problem);
+            problem.alternatives(alternatives).into_response()
+        }
         (Err(problem), Manners::Goodbye) => {
-            let alternatives = if problem.status == StatusCode::SERVICE_UNAVAILABLE {
-                app.alternatives()
-            } else {
-                Vec::new()
-            };
+            let alternatives = alternatives(&app, &problem);
             let last = goodbye(problem.code, &alternatives);
             let retry = retry_line(app.condition.open_streams());
             sse(Body::from([retry.as_bytes(), &last.wire].concat()))
         }
     }
+}
+
+/// Where the client may go instead.
+fn alternatives(app: &App, problem: &Problem) -> Vec<String> {
+    if problem.status == StatusCode::SERVICE_UNAVAILABLE { app.alternatives() } else { Vec::new() }
 }
 
 fn manners(headers: &HeaderMap, polls: bool) -> Manners {
@@ -114,7 +118,7 @@ async fn answer(
         metrics::counter!("mychat_events_refused_streams_total").increment(1);
         return Err(Problem::unavailable("the node has as many streams as it can carry"));
     }
-    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?.map(Arc::new);
+    let only = wish.spaces.as_deref().map(parse_spaces).transpose()?.map(Only::from_iter);
     let given = call
         .headers
         .get("last-event-id")
@@ -122,13 +126,22 @@ async fn answer(
         .or(wish.cursor.as_deref())
         .filter(|cursor| !cursor.is_empty());
     // A stream begins after everything that has been answered with success so far: the hub may be a moment behind.
-    let now = || Cursor::from(app.store.vector().as_ref());
-    let (mut cursor, mut reset) = match given.map(|text| Cursor::read(text, &app.store.vector())) {
-        None => (now(), false),
+    let cursors = app.events.cursors();
+    let given = match given {
+        Some(text) => Some(cursors.read_within(text, CATCH_UP).await),
+        None => None,
+    };
+    let (mut cursor, mut reset) = match given {
+        None => (cursors.now(), false),
         Some(Ok(cursor)) => (cursor, false),
+        // A node far behind where the client has been: what it has missed can't be told here.
+        Some(Err(Unreadable::Unknown)) => {
+            metrics::counter!("mychat_events_unknown_cursors_total").increment(1);
+            (cursors.now(), true)
+        }
         // An EventSource would give up over a status; told to start over, it goes on.
-        Some(Err(_)) if manners == Manners::Goodbye => (now(), true),
-        Some(Err(_)) => return Err(invalid_cursor()),
+        Some(Err(Unreadable::Malformed)) if manners == Manners::Goodbye => (cursors.now(), true),
+        Some(Err(Unreadable::Malformed)) => return Err(invalid_cursor()),
     };
     let subscription = Subscription {
         account: caller.account,
@@ -138,17 +151,22 @@ async fn answer(
     };
     let opened = app.events.open(subscription).await?;
     if missed(&cursor, &opened.position) > MAX_MISSED {
-        (cursor, reset) = (now(), true);
+        (cursor, reset) = (cursors.now(), true);
     }
-    let start = cursor.clone();
-    let backlog = Some(Backlog::new(app.events.recent(), caller.account, only, cursor, &opened.position));
+    let start = cursors.write(&cursor);
+    let caught_up = cursor.clone();
+    let (recent, account) = (app.events.recent(), caller.account);
+    let backlog = Some(Backlog::new(recent, cursors.clone(), account, only, cursor, &opened.position));
     let mut first = Vec::new();
     if reset {
-        first.push(Item::new(Some(start.to_string()), "reset", &json!({ "cursor": start.to_string() })));
+        first.push(Item::new(Some(start.clone()), "reset", &json!({ "cursor": start })));
     }
     let stream = Stream::new(backlog, opened);
     match wish.poll {
-        Some(seconds) => Ok(poll(stream, start, first, Duration::from_secs(seconds.min(MAX_POLL))).await),
+        Some(seconds) => {
+            let caught_up = cursors.write(&stream.caught_up(caught_up));
+            Ok(poll(stream, caught_up, first, Duration::from_secs(seconds.min(MAX_POLL))).await)
+        }
         None => {
             first.insert(0, ready(app, &start));
             let mut head = BytesMut::from(retry_line(app.condition.open_streams()).as_bytes());
@@ -176,14 +194,14 @@ fn parse_spaces(list: &str) -> Result<BTreeSet<SpaceId>, Problem> {
         .collect()
 }
 
-fn ready(app: &App, cursor: &Cursor) -> Item {
+fn ready(app: &App, cursor: &str) -> Item {
     let data = json!({
         "node": app.node(),
         "region": app.config.region,
-        "cursor": cursor.to_string(),
+        "cursor": cursor,
         "retry": retry_range(app.condition.open_streams()).start,
     });
-    Item::new(Some(cursor.to_string()), "ready", &data)
+    Item::new(Some(cursor.to_owned()), "ready", &data)
 }
 
 fn body(head: Bytes, stream: Stream) -> Body {

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Comings, Item,
+    Comings, Cursors, Item,
     goodbye::goodbyes,
     opened::Opened,
     reactor::{Departures, PING_SLOTS, Reactors},
@@ -60,6 +60,7 @@ struct Inner {
     condition: Arc<Condition>,
     opening: mpsc::Sender<Open>,
     recent: Arc<Recent>,
+    cursors: Cursors,
     store: Store,
     stop: CancellationToken,
 }
@@ -82,9 +83,10 @@ impl Hub {
         let (opening, opened) = mpsc::channel(OPENING);
         let commits = store.commits();
         // Subscribed first: what is committed from here on comes as a commit, what was before is in the vector.
+        let cursors = Cursors::new(store.clone());
         let state = Arc::new_cyclic(|books: &Weak<Mutex<State>>| {
             let reactors = Reactors::new(departures(books.clone(), Arc::clone(&condition)));
-            Mutex::new(State::new(store.vector().as_ref().clone(), reactors))
+            Mutex::new(State::new(store.vector().as_ref().clone(), cursors.clone(), reactors))
         });
         let stop = CancellationToken::new();
         let recent = Arc::new(Recent::new(store.clone()));
@@ -96,7 +98,7 @@ impl Hub {
                 stop.run_until_cancelled(task.run(commits, opened)).await;
             }
         });
-        Self { inner: Arc::new(Inner { state, condition, opening, recent, store, stop }) }
+        Self { inner: Arc::new(Inner { state, condition, opening, recent, cursors, store, stop }) }
     }
 
     /// Registers a stream.
@@ -109,6 +111,12 @@ impl Hub {
         let open = self.inner.opening.send(Open { subscription, answer });
         timeout(OPENING_PATIENCE, open).await.map_err(|_| busy())?.map_err(|_| busy())?;
         opened.await.map_err(|_| busy())
+    }
+
+    /// Reads and writes the cursors of this node's clients.
+    #[must_use]
+    pub fn cursors(&self) -> &Cursors {
+        &self.inner.cursors
     }
 
     /// What clients have missed lately, read once for all of them.

@@ -30,14 +30,14 @@ mod steps;
 mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use mychat_replication::clock::Stamp;
 
 pub use comings::Comings;
-pub use cursor::{Cursor, MalformedCursor, SitePrefix};
+pub use cursor::{Cursor, Cursors, Retired, SitePrefix, Unreadable};
 pub use desk::{Desk, Reader};
 pub use hub::Hub;
 pub use queue::{Item, QUEUE_BYTES};
@@ -61,16 +61,17 @@ pub struct Event {
     pub anew: Option<&'static str>,
 }
 
+/// The spaces that a stream is about, where its client has named some: sorted, in one piece of memory, since a stream keeps
+/// it for as long as it is open.
+pub type Only = Arc<[SpaceId]>;
+
 /// Whether an account that is a member of `spaces` hears of an event on a stream for the spaces `only`.
-fn sees(
-    event: &Event,
-    account: AccountId,
-    spaces: &BTreeSet<SpaceId>,
-    only: Option<&BTreeSet<SpaceId>>,
-) -> bool {
+fn sees(event: &Event, account: AccountId, spaces: &BTreeSet<SpaceId>, only: Option<&[SpaceId]>) -> bool {
     let named = event.accounts.contains(&account);
     match event.space {
-        Some(space) => (named || spaces.contains(&space)) && only.is_none_or(|only| only.contains(&space)),
+        Some(space) => {
+            (named || spaces.contains(&space)) && only.is_none_or(|only| only.binary_search(&space).is_ok())
+        }
         None => named,
     }
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Cursor, Item, stream::Stream};
+use super::{Item, stream::Stream};
 
 /// What a poll gives.
 #[derive(Serialize)]
@@ -30,8 +30,9 @@ impl From<&Item> for Polled1 {
     }
 }
 
-/// Waits until there is something to tell, or `patience` is over; `first` comes in front.
-pub async fn poll(mut stream: Stream, cursor: Cursor, first: Vec<Item>, patience: Duration) -> Response {
+/// Waits until there is something to tell, or `patience` is over; `first` comes in front. `caught_up` is the cursor of a
+/// client that nothing has happened for.
+pub async fn poll(mut stream: Stream, caught_up: String, first: Vec<Item>, patience: Duration) -> Response {
     let mut events: Vec<Polled1> = first.iter().map(Polled1::from).collect();
     let missed = stream.missed().await.unwrap_or_default();
     let mut latest = missed.iter().rev().find_map(|item| item.id.clone());
@@ -48,6 +49,6 @@ pub async fn poll(mut stream: Stream, cursor: Cursor, first: Vec<Item>, patience
             );
         }
     }
-    let cursor = latest.unwrap_or_else(|| stream.caught_up(cursor).to_string());
+    let cursor = latest.unwrap_or(caught_up);
     axum::Json(Polled { events, cursor }).into_response()
 }

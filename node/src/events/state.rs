@@ -19,7 +19,7 @@ use mychat_replication::{
 use serde_json::json;
 
 use super::{
-    Comings, Cursor, Event, Item,
+    Comings, Cursor, Cursors, Event, Item, Only,
     audience::Audience,
     cursor::prefix,
     goodbye::goodbye,
@@ -38,7 +38,7 @@ pub struct Subscription {
     /// Under which session.
     pub session: SessionId,
     /// The spaces that it is about; all that the account is a member of, if none are named.
-    pub only: Option<Arc<BTreeSet<SpaceId>>>,
+    pub only: Option<Only>,
     /// What the client has seen.
     pub cursor: Cursor,
 }
@@ -66,6 +66,7 @@ pub struct Leaving {
 /// All open streams, and how far they have been told.
 pub struct State {
     position: VersionVector,
+    cursors: Cursors,
     streams: HashMap<u64, Stream>,
     by_space: HashMap<SpaceId, HashSet<u64>>,
     by_account: HashMap<AccountId, HashSet<u64>>,
@@ -81,9 +82,10 @@ pub struct State {
 
 impl State {
     /// Streams are told of what comes after `position`.
-    pub fn new(position: VersionVector, reactors: Reactors) -> Self {
+    pub fn new(position: VersionVector, cursors: Cursors, reactors: Reactors) -> Self {
         Self {
             position,
+            cursors,
             streams: HashMap::new(),
             by_space: HashMap::new(),
             by_account: HashMap::new(),
@@ -247,7 +249,7 @@ impl State {
     ) {
         let mut shared: Option<Arc<Item>> = None;
         let encode = || {
-            let id = seen(Cursor::default()).to_string();
+            let id = self.cursors.write(&seen(Cursor::default()));
             Arc::new(Item::new(Some(id), event.kind, &event.data))
         };
         let mut delivered = 0u64;
@@ -266,7 +268,8 @@ impl State {
                         false => Some(event.kind),
                     };
                     let Some(kind) = kind else { continue };
-                    Arc::new(Item::new(Some(seen(ahead.clone()).to_string()), kind, &event.data))
+                    let id = self.cursors.write(&seen(ahead.clone()));
+                    Arc::new(Item::new(Some(id), kind, &event.data))
                 }
             };
             delivered += u64::from(stream.queue.push(&item));
@@ -369,7 +372,8 @@ impl State {
 
     /// The sign of life that also carries the cursor on, for those whose spaces are quiet: to the streams with queues.
     pub fn ping(&self) {
-        let item = |cursor: Cursor| Arc::new(Item::new(Some(cursor.to_string()), "ping", &json!({})));
+        let item =
+            |cursor: Cursor| Arc::new(Item::new(Some(self.cursors.write(&cursor)), "ping", &json!({})));
         let shared = item(Cursor::from(&self.position));
         for stream in self.streams.values() {
             match &stream.ahead {
@@ -386,7 +390,7 @@ impl State {
     /// The same to some of the settled streams; the next call is for the next ones.
     pub fn ping_settled(&self) {
         if self.settled > 0 {
-            let id = Cursor::from(&self.position).to_string();
+            let id = self.cursors.write(&Cursor::from(&self.position));
             self.reactors.tell(&Tell::Ping(Item::new(Some(id), "ping", &json!({})).wire));
         }
     }

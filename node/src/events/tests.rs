@@ -4,10 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::BodyDataStream, http::Method};
 use futures_util::{StreamExt, future::join_all};
-use mychat_replication::cluster::ClusterKey;
+use mychat_replication::{
+    NodeId,
+    cluster::ClusterKey,
+    log::{Retirement, Retirements, SiteId, Version, VersionVector},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::{Value, json};
 
+use super::{Cursor, Retired};
 use crate::testing::{Person, TestNode};
 
 /// How long a test waits for an event that has to come.
@@ -316,6 +321,37 @@ async fn a_long_poll_gives_the_same_events_and_goes_on_from_its_cursor() {
     assert_eq!(heard, ["two", "three"]);
     let nothing = poll(cursor.as_str().expect("a cursor"), 0).await;
     assert_eq!(nothing["events"], json!([]));
+}
+
+/// A cursor of a node where some site has retired another one, which no node here has heard of.
+pub(crate) fn cursor_of_elsewhere() -> String {
+    let sites = |from: u8| (from..from + 12).map(|number| SiteId([number; 16]));
+    let mut known = Retirements::default();
+    for (site, by) in sites(40).zip(sites(60)) {
+        known.learn(Retirement { site, upto: Version(4), by, at: Version(1), node: NodeId([1; 16]) });
+    }
+    let vector: VersionVector = sites(40).chain(sites(60)).map(|site| (site, Version(4))).collect();
+    let cursor = Cursor::from(&vector).write(&Retired::of(&known));
+    assert!(cursor.len() < Cursor::from(&vector).to_string().len());
+    cursor
+}
+
+#[tokio::test]
+async fn a_client_begins_anew_where_it_can_not_be_told_what_its_cursor_leaves_out() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let path = format!("/v1/events?cursor={}", cursor_of_elsewhere());
+    let stream = ("accept", "text/event-stream");
+    for manners in [vec![stream], vec![stream, ("mychat-client", "fetch")]] {
+        let response = node.stream(&path, &ada.token, &manners).await;
+        let mut reader = Reader { body: response.into_body().into_data_stream(), text: String::new() };
+        assert_eq!(reader.next().await.expect("an event").kind, "ready");
+        let reset = reader.next().await.expect("an event");
+        assert_eq!(reset.kind, "reset");
+        // What it is told to go on from can be read here.
+        let cursor = reset.data["cursor"].as_str().expect("a cursor");
+        assert!(node.app.events.cursors().read(cursor).is_ok());
+    }
 }
 
 #[tokio::test]

@@ -6,13 +6,12 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use mychat_replication::log::VersionVector;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Problem, invalid_cursor};
 use crate::{
     app::{App, CATCH_UP},
-    events::Cursor,
+    events::Unreadable,
 };
 
 const AFTER: HeaderName = HeaderName::from_static("mychat-after");
@@ -22,10 +21,8 @@ pub const BEHIND: HeaderName = HeaderName::from_static("mychat-behind");
 /// Holds the call back until this node has everything that the cursor has, for a while.
 pub async fn wait(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
     let Some(cursor) = request.headers().get(AFTER) else { return Ok(next.run(request).await) };
-    let known = app.store.vector();
-    let cursor =
-        cursor.to_str().ok().and_then(|text| Cursor::read(text, &known).ok()).ok_or_else(invalid_cursor)?;
-    let covered = covers(&app, &cursor).await;
+    let cursor = cursor.to_str().map_err(|_| invalid_cursor())?;
+    let covered = covers(&app, cursor).await.map_err(|_| invalid_cursor())?;
     let mut response = next.run(request).await;
     if !covered {
         response.headers_mut().insert(BEHIND, HeaderValue::from_static("true"));
@@ -33,18 +30,26 @@ pub async fn wait(State(app): State<App>, request: Request, next: Next) -> Resul
     Ok(response)
 }
 
-/// Whether this node has all that the cursor has, waiting [`CATCH_UP`] at most.
-async fn covers(app: &App, cursor: &Cursor) -> bool {
+/// Whether this node has all that the cursor has, waiting [`CATCH_UP`] at most. A cursor that leaves out what this node
+/// does not know to be retired names versions that it has not.
+async fn covers(app: &App, cursor: &str) -> Result<bool, Unreadable> {
     let deadline = Instant::now() + CATCH_UP;
     let mut commits = app.store.commits();
+    let mut wanted = None;
     loop {
-        let vector: &VersionVector = &app.store.vector();
-        if cursor.is_covered_by(vector) {
-            return true;
+        if wanted.is_none() {
+            wanted = match app.events.cursors().read(cursor) {
+                Ok(read) => Some(read),
+                Err(Unreadable::Unknown) => None,
+                Err(Unreadable::Malformed) => return Err(Unreadable::Malformed),
+            };
+        }
+        if wanted.as_ref().is_some_and(|wanted| wanted.is_covered_by(&app.store.vector())) {
+            return Ok(true);
         }
         match timeout_at(deadline, commits.recv()).await {
             Ok(Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => {}
-            Ok(Err(tokio::sync::broadcast::error::RecvError::Closed)) | Err(_) => return false,
+            Ok(Err(tokio::sync::broadcast::error::RecvError::Closed)) | Err(_) => return Ok(false),
         }
     }
 }

@@ -97,7 +97,7 @@ pub async fn reached<T>(app: &App, written: &Written<T>, count: usize) -> Result
          and goes on to them: sent again with the same Idempotency-Key or client_id it is not made twice"
     ));
     let problem = problem.header(REGIONS, named);
-    Err(match cursor(&written.vector) {
+    Err(match cursor(app, &written.vector) {
         Some(cursor) => problem.header(super::write::CURSOR, cursor),
         None => problem,
     })

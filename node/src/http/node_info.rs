@@ -3,7 +3,7 @@
 //! Metrics are recorded once per process, so several nodes in one (`mychat dev`) share a recorder; each series has a
 //! label `node`, and `/metrics` of any of them shows all.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use axum::{
     Json, Router,
@@ -78,6 +78,17 @@ pub(crate) fn recorder() -> &'static PrometheusHandle {
         }
         handle
     })
+}
+
+/// How often samples of histograms are counted into their buckets: until then each of them is kept.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Keeps the metrics of a node that nobody reads from growing.
+pub(crate) async fn upkeep() {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        recorder().run_upkeep();
+    }
 }
 
 /// The metrics in Prometheus' text format.

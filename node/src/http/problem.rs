@@ -20,12 +20,14 @@ pub struct Problem {
     pub detail: String,
     /// What else the answer says, such as when to come back.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Other nodes that may well do it.
+    alternatives: Vec<String>,
 }
 
 impl Problem {
     /// A problem with a status and code of its own.
     pub fn with(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), headers: Vec::new() }
+        Self { status, code, detail: detail.into(), headers: Vec::new(), alternatives: Vec::new() }
     }
 
     /// 400: the body is missing, malformed or against the rules.
@@ -80,6 +82,13 @@ impl Problem {
             .header(header::RETRY_AFTER, 1u32.into())
     }
 
+    /// The same with the URLs of other nodes.
+    #[must_use]
+    pub fn alternatives(mut self, alternatives: Vec<String>) -> Self {
+        self.alternatives = alternatives;
+        self
+    }
+
     /// The same with a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -102,6 +111,9 @@ pub struct Document<'a> {
     detail: &'a str,
     /// The stable word for programs.
     code: &'static str,
+    /// Of a refused event stream: other nodes that take it.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    alternatives: &'a [String],
 }
 
 impl IntoResponse for Problem {
@@ -112,6 +124,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             code: self.code,
+            alternatives: &self.alternatives,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Body::from(body));

@@ -241,6 +241,8 @@ async fn a_write_says_what_its_readers_need_and_a_read_can_wait_for_it() {
     let answer = read(&two, &Cursor::from(&nowhere).to_string()).await;
     assert_eq!(answer.headers["mychat-behind"], "true");
     answer.expect(200);
+    let answer = read(&two, &crate::events::tests::cursor_of_elsewhere()).await;
+    assert_eq!(answer.headers["mychat-behind"], "true");
     for malformed in ["", "x", "AAAA"] {
         read(&two, malformed).await.is_problem(400, "invalid_cursor");
     }

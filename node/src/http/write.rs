@@ -110,7 +110,7 @@ impl IntoResponse for Reply {
 pub struct Outcome {
     /// The job's answer, or the first call's.
     pub reply: Reply,
-    vector: Arc<VersionVector>,
+    cursor: Option<HeaderValue>,
     /// In which regions it is durable, where that was asked for.
     regions: Option<HeaderValue>,
 }
@@ -119,7 +119,7 @@ impl Outcome {
     /// The response, with the cursor in its header.
     #[must_use]
     pub fn into_response(self) -> Response {
-        let mut response = with_cursor(self.reply, &self.vector);
+        let mut response = with_cursor(self.reply, self.cursor);
         if let Some(regions) = self.regions {
             response.headers_mut().insert(durability::REGIONS, regions);
         }
@@ -127,19 +127,20 @@ impl Outcome {
     }
 }
 
-/// The response to a write, with the cursor of what the node held after it.
+/// The response to a write, with the [`cursor`] of what the node held after it.
 #[must_use]
-pub fn with_cursor(reply: Reply, vector: &VersionVector) -> Response {
+pub fn with_cursor(reply: Reply, cursor: Option<HeaderValue>) -> Response {
     let mut response = reply.into_response();
-    if let Some(cursor) = cursor(vector) {
+    if let Some(cursor) = cursor {
         response.headers_mut().insert(CURSOR, cursor);
     }
     response
 }
 
-/// The value of [`CURSOR`].
-pub(super) fn cursor(vector: &VersionVector) -> Option<HeaderValue> {
-    HeaderValue::from_str(&Cursor::from(vector).to_string()).ok()
+/// The value of [`CURSOR`] where a node held this.
+#[must_use]
+pub fn cursor(app: &App, vector: &VersionVector) -> Option<HeaderValue> {
+    HeaderValue::from_str(&app.events.cursors().write(&Cursor::from(vector))).ok()
 }
 
 /// How a call wants to be written. Extract it before the [`super::Body`].
@@ -312,6 +313,6 @@ impl Write {
             0 => None,
             count => Some(durability::reached(app, &written, count).await?),
         };
-        Ok(Outcome { reply: written.value, vector: written.vector, regions })
+        Ok(Outcome { reply: written.value, cursor: cursor(app, &written.vector), regions })
     }
 }

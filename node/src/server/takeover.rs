@@ -26,7 +26,7 @@ use crate::events::handover::{CanTakeOver, Handover, joined};
 
 /// Calls for streams that are answered at a time. Thousands of clients that come together wait for their turn, and take
 /// up no more memory meanwhile than their sockets and a small task.
-pub const OPENING: usize = 128;
+pub const OPENING: usize = 32;
 /// How such a call begins.
 const BEGINNING: &[u8] = b"GET /v1/events";
 /// A call with this waits for what its client has seen elsewhere.

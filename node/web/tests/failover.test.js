@@ -135,6 +135,24 @@ test('a goodbye is followed to the alternative that it names', async () => {
   assert.equal(net.base, C);
 });
 
+test('a node that is full is left for one that it names', async () => {
+  const C = 'http://c.example';
+  const { net } = cluster(({ base, path }) => {
+    if (path !== '/v1/events') return json(200, {});
+    if (base === A) return json(503, { code: 'unavailable', alternatives: [C] });
+    return new Response(`event: ready\ndata: {"region": "${new URL(base).hostname}"}\n\n`);
+  });
+  net.nodes.answered(B, 1);
+  await new Promise((resolve) => {
+    const stream = new EventStream(net, null, () => {
+      stream.stop();
+      resolve();
+    });
+    stream.run();
+  });
+  assert.equal(net.base, C);
+});
+
 test('a cursor that no node can read is given up, and everything read anew', async () => {
   const { net, calls } = cluster(({ path, headers }) => {
     if (path === '/v1/events' && headers['Last-Event-ID']) return json(400, { code: 'invalid_cursor' });

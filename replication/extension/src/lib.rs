@@ -12,7 +12,7 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Once, OnceLock},
 };
 
 use rusqlite::{Connection, LoadExtensionGuard};
@@ -33,6 +33,19 @@ pub enum Error {
     /// SQLite refused the library.
     #[error("cannot load the cr-sqlite extension: {0}")]
     Load(#[from] rusqlite::Error),
+}
+
+/// Lets SQLite work without counting its memory. To count, it takes one lock of the whole process at each allocation,
+/// for which connections on different threads then wait for each other.
+///
+/// Call it before the first connection of the process is opened; later it has no effect.
+pub fn configure() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the option takes one int. While another thread opens the first connection the call is not safe by
+        // SQLite's word, which is why every connection of this workspace is opened after it, behind the same `Once`.
+        let _ = unsafe { rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
+    });
 }
 
 /// Loads cr-sqlite into `connection`.

@@ -55,7 +55,6 @@ impl Core {
             self.announce_settled();
             return;
         }
-        let own = self.held.get(self.site);
         let answers: Vec<Version> = self
             .peers
             .iter()
@@ -70,14 +69,11 @@ impl Core {
                     self.settling.phase = Phase::Answered { until: now + OTHERS };
                     self.settle(now);
                 } else if now >= since + PATIENCE {
-                    if own == Version(0) {
-                        self.settling.phase = Phase::Over;
-                    } else {
-                        tracing::warn!(
-                            "no peer answers: going on under a new site id, in case this disk is behind"
-                        );
-                        self.lost_tail();
-                    }
+                    // An empty log proves nothing: the disk may be a copy from before the first write.
+                    tracing::warn!(
+                        "no peer answers: going on under a new site id, in case this disk is behind"
+                    );
+                    self.lost_tail();
                 }
             }
             Phase::Answered { until } if now >= until || answers.len() == self.peers.len() => {

@@ -8,6 +8,7 @@ use super::{OpenError, StoreError};
 
 /// The one connection that writes.
 pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    mychat_crsqlite::configure();
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| OpenError::File { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {

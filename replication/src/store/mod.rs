@@ -61,7 +61,7 @@ pub use surroundings::{Surroundings, System};
 
 use crate::{
     NodeId,
-    log::{Frame, Retirement, SiteId, Value, Version, VersionVector},
+    log::{Frame, Retirement, Retirements, SiteId, Value, Version, VersionVector},
 };
 
 /// Rows that one version holds at the most.
@@ -175,6 +175,7 @@ struct Inner {
     held: AtomicBool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
+    retired: watch::Receiver<Arc<Retirements>>,
     health: watch::Receiver<Health>,
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
@@ -235,6 +236,13 @@ impl Store {
     #[must_use]
     pub fn vector(&self) -> Arc<VersionVector> {
         Arc::clone(&self.inner.vector.borrow())
+    }
+
+    /// The retirements that this node knows: all that are said in versions of a [`Store::vector`] that was taken before,
+    /// and maybe more.
+    #[must_use]
+    pub fn retired(&self) -> Arc<Retirements> {
+        Arc::clone(&self.inner.retired.borrow())
     }
 
     /// Whether the disk takes writes, as far as is known.

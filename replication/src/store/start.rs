@@ -36,6 +36,7 @@ impl Store {
             held: AtomicBool::new(false),
             site: writer.watch_site(),
             vector: writer.watch_vector(),
+            retired: writer.watch_retired(),
             health: writer.watch_health(),
             commits,
             readers: Arc::new(Mutex::new(Vec::new())),

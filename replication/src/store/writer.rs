@@ -27,7 +27,7 @@ use super::{
 use crate::{
     NodeId,
     clock::{Clock, Stamp},
-    log::{Change, Frame, GroupId, Retirement, SiteId, Version, VersionVector},
+    log::{Change, Frame, GroupId, Retirement, Retirements, SiteId, Version, VersionVector},
     mutation::{self, Mutation},
 };
 
@@ -51,6 +51,8 @@ pub struct Writer {
     site: watch::Sender<SiteId>,
     held: VersionVector,
     vector: watch::Sender<Arc<VersionVector>>,
+    /// What the versions of the vector retire: known before the vector says that they are held.
+    retired: watch::Sender<Arc<Retirements>>,
     commits: broadcast::Sender<Arc<Commit>>,
     surroundings: Arc<dyn Surroundings>,
 }
@@ -89,6 +91,7 @@ impl Writer {
         held.set(site, opened_at);
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
+        let (retired, _) = watch::channel(Arc::new(read_retired(&db)?));
         let later = Later::open(&db, &tables, derive.as_mut(), node)?;
         Ok(Self {
             path: path.to_owned(),
@@ -106,6 +109,7 @@ impl Writer {
             site,
             held,
             vector,
+            retired,
             commits,
             surroundings,
         })
@@ -125,6 +129,10 @@ impl Writer {
 
     pub fn watch_vector(&self) -> watch::Receiver<Arc<VersionVector>> {
         self.vector.subscribe()
+    }
+
+    pub fn watch_retired(&self) -> watch::Receiver<Arc<Retirements>> {
+        self.retired.subscribe()
     }
 
     pub fn watch_health(&self) -> watch::Receiver<Health> {
@@ -358,6 +366,13 @@ impl Writer {
     }
 
     fn announce(&self, frames: Vec<Arc<Frame>>, local: bool) -> Arc<VersionVector> {
+        let news: Vec<Retirement> = frames.iter().flat_map(|frame| Retirement::of(frame)).collect();
+        if !news.is_empty() {
+            self.retired.send_modify(|known| {
+                let known = Arc::make_mut(known);
+                news.into_iter().for_each(|retirement| known.learn(retirement));
+            });
+        }
         let vector = Arc::new(self.held.clone());
         self.vector.send_replace(Arc::clone(&vector));
         // Nobody watching is fine.
@@ -458,9 +473,11 @@ impl Writer {
             error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
         })?;
         let site = site::current(&db)?;
+        let retired = Arc::new(read_retired(&db)?);
         self.held = read_vector(&db)?;
         self.held.set(site, site::head(&db)?);
         self.site.send_replace(site);
+        self.retired.send_replace(retired);
         self.vector.send_replace(Arc::new(self.held.clone()));
         (self.db, self.broken) = (Some(db), None);
         Ok(())
@@ -554,6 +571,12 @@ pub fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
             Ok((SiteId(row.get(0)?), Version(row.get::<_, i64>(1)?.cast_unsigned())))
         })?
         .collect()
+}
+
+fn read_retired(db: &Connection) -> rusqlite::Result<Retirements> {
+    let mut known = Retirements::default();
+    retired::read(db)?.into_iter().for_each(|retirement| known.learn(retirement));
+    Ok(known)
 }
 
 fn write_vector(db: &Connection, site: SiteId, version: Version) -> rusqlite::Result<()> {

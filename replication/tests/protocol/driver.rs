@@ -61,7 +61,6 @@ impl World {
             inbox: VecDeque::new(),
             applying: false,
             reading: BTreeSet::new(),
-            head_at_start: self.nodes[node].disk.held(site),
             first_answer: None,
             told_more: false,
             renewing: false,
@@ -247,14 +246,13 @@ impl World {
         let settled = process.core.is_settled();
         let was_settled = std::mem::replace(&mut process.settled, settled);
         let (told_more, answered, renewed) = (process.told_more, process.first_answer, process.renewed);
-        let head = process.head_at_start;
         if settled && told_more {
             self.objection(&format!(
                 "I2: node {node} is settled though a peer knows more of its log {own:?}"
             ));
         }
         if settled && !was_settled && !renewed {
-            if answered.is_none() && head > 0 {
+            if answered.is_none() {
                 self.objection(&format!("I2: node {node} settled though nobody has answered"));
             }
             if answered.is_some_and(|first| now < first + OTHERS) {
@@ -325,7 +323,7 @@ impl World {
                 let now = self.now;
                 if let Some(process) = self.process(node) {
                     let nobody = process.first_answer.is_none() && now - process.started >= PATIENCE;
-                    let needed = process.told_more || (nobody && process.head_at_start > 0);
+                    let needed = process.told_more || nobody;
                     let told_more = process.told_more;
                     if std::mem::replace(&mut process.renewing, true) || !needed {
                         self.objection(&format!("node {node} renews its site id without need"));

@@ -211,7 +211,6 @@ pub struct Process {
     pub applying: bool,
     pub reading: BTreeSet<StreamId>,
     /// What the judge knows about its settling.
-    pub head_at_start: u64,
     pub first_answer: Option<Time>,
     /// A peer told that it holds more of this node's log than its disk.
     pub told_more: bool,

@@ -30,12 +30,12 @@ pub(super) struct MyChat {
 }
 
 /// This program.
-pub(super) fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("this program's own file can't be found")
 }
 
 /// Makes the cluster's key.
-pub(super) async fn make_key(file: &Path) -> anyhow::Result<()> {
+pub(crate) async fn make_key(file: &Path) -> anyhow::Result<()> {
     let output = tokio::process::Command::new(program()?).args(["cluster", "key"]).output().await?;
     ensure!(output.status.success(), "`mychat cluster key` fails");
     tokio::fs::write(file, output.stdout).await.with_context(|| file.display().to_string())
@@ -64,7 +64,7 @@ pub(super) fn arguments(places: &[Place; NODES], at: usize, key: &Path, log: &st
 }
 
 /// Whether a node is ready and connected to all others.
-pub(super) async fn is_ready(address: SocketAddr, others: usize) -> bool {
+pub(crate) async fn is_ready(address: SocketAddr, others: usize) -> bool {
     let Ok(node) = get(address, "/v1/node", None).await else { return false };
     let connected = node["peers"]
         .as_array()

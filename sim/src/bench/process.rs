@@ -19,7 +19,7 @@ const TAIL: usize = 20;
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     pid: u32,
     log: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts `program`; what it says goes to the end of the file `log`.
-    pub(super) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], log: &Path) -> anyhow::Result<Self> {
         let failed = || format!("{} can't be started", program.display());
         let out = std::fs::OpenOptions::new().create(true).append(true).open(log).with_context(failed)?;
         let mut command = Command::new(program);
@@ -43,16 +43,16 @@ impl Server {
         Ok(Self { child, pid, log: log.to_owned() })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> Usage {
         Usage::of(Some(self.pid))
     }
 
     /// Fails, with the end of its log, if it has ended.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("a server has ended ({status}):\n{}", self.tail()),
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// The end of its log.
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
@@ -68,7 +68,7 @@ impl Server {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::TERM);
@@ -81,7 +81,7 @@ impl Server {
 }
 
 /// Ports on 127.0.0.1 that are free, for TCP and UDP, from `next` on; `next` moves behind them.
-pub(super) fn ports<const COUNT: usize>(next: &mut u16) -> anyhow::Result<[SocketAddr; COUNT]> {
+pub(crate) fn ports<const COUNT: usize>(next: &mut u16) -> anyhow::Result<[SocketAddr; COUNT]> {
     let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
     for slot in &mut found {
         *slot = loop {

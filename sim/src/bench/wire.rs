@@ -25,7 +25,7 @@ fn unexpected<T>(what: impl Into<String>) -> Result<T, WireError> {
 }
 
 /// A request with a body of JSON.
-pub(super) fn request(method: &str, path: &str, host: SocketAddr, headers: &[String], body: &str) -> Vec<u8> {
+pub(crate) fn request(method: &str, path: &str, host: SocketAddr, headers: &[String], body: &str) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
     for header in headers {
         head += &format!("{header}\r\n");
@@ -78,9 +78,9 @@ pub(crate) struct Connection {
 
 /// An answer, whole.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Connection {
@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// Sends a request and reads the answer.
-    pub(super) async fn call(&mut self, request: &[u8]) -> Result<Answer, WireError> {
+    pub(crate) async fn call(&mut self, request: &[u8]) -> Result<Answer, WireError> {
         let head = self.send(request).await?;
         let body = match head.length {
             Some(length) => {

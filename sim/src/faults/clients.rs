@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use mychat_node::{
-    events::{QUEUE_BYTES, Reader},
+    events::{QUEUE_BYTES, Reader, Unreadable},
     ids::{AccountId, MessageId, SessionId, SpaceId},
 };
 use mychat_replication::{clock::Stamp, log::SiteId};
 
 use super::{
     calls::{Answer, Call},
-    oracle::{Rule, cursor::Seen, readers, rows::Id},
+    oracle::{Rule, cursor::Seen, ledger::Ledger, readers, rows::Id},
     plan::{CLIENTS, Deed, SPACES},
     world::{Happening, Time, World, millis},
 };
@@ -20,6 +20,8 @@ use super::{
 pub const WAY: Time = millis(15);
 /// How long a client waits before it connects again.
 const PAUSE: Time = millis(700);
+/// How many such pauses a node waits until it can read a cursor.
+const WAITS: u32 = 3;
 /// Messages of a flood, and how long each is.
 const FLOOD: u64 = 90;
 const LONG: usize = 15_000;
@@ -36,6 +38,8 @@ pub struct Person {
     pub connection: u64,
     reader: Option<Reader>,
     dozes_until: Time,
+    /// How often its node could not read its cursor yet.
+    waited: u32,
     /// Messages that it has sent, and all that it has seen.
     own: Vec<(SpaceId, MessageId)>,
     seen: Vec<(SpaceId, MessageId)>,
@@ -44,8 +48,8 @@ pub struct Person {
 
 impl Person {
     /// Whether its cursor covers a version.
-    pub fn has_seen(&self, site: SiteId, version: u64) -> bool {
-        let seen = self.cursor.as_deref().and_then(Seen::read);
+    pub fn has_seen(&self, site: SiteId, version: u64, ledger: &Ledger) -> bool {
+        let seen = self.cursor.as_deref().and_then(|cursor| Seen::read(cursor, ledger));
         seen.is_some_and(|seen| seen.covers(site, version, 0))
     }
 
@@ -95,6 +99,7 @@ impl World {
                 connection: 0,
                 reader: None,
                 dozes_until: Time::ZERO,
+                waited: 0,
                 own: Vec::new(),
                 seen: Vec::new(),
                 judge: readers::Client::new(account.bytes()),
@@ -235,22 +240,45 @@ impl World {
             return self.reconnect(client, PAUSE);
         }
         let (account, session) = (person.account, person.session);
-        let cursor = person.cursor.as_deref();
         let Some(process) = &self.nodes[node].process else { return };
-        let Some(reader) = process.desk.open(account, session, cursor) else {
-            return self.reconnect(client, PAUSE);
+        let reader = match process.desk.open(account, session, person.cursor.as_deref()) {
+            Ok(Some(reader)) => reader,
+            Ok(None) => return self.reconnect(client, PAUSE),
+            Err(Unreadable::Unknown) => return self.waits_for_its_node(client, connection),
+            Err(Unreadable::Malformed) => {
+                let cursor = person.cursor.clone();
+                return self.object(Rule::NoGap, format!("node {node} takes {cursor:?} for no cursor"));
+            }
         };
-        let start = reader.start().to_string();
-        let Some(seen) = Seen::read(&start) else {
+        let start = reader.start().to_owned();
+        let Some(seen) = Seen::read(&start, &self.ledger) else {
             return self.object(Rule::NoGap, format!("{start:?} is no cursor"));
         };
         let person = &mut self.people[client];
         person.judge.opens(seen, &self.ledger, &self.nodes[node].vector, &process.members);
         person.cursor.get_or_insert(start);
+        person.waited = 0;
         person.reader = Some(reader);
         self.count("stream opened");
         // What it has missed is read at once, by the memberships of this moment, whether or not it dozes.
         self.read_all(client);
+    }
+
+    /// A client has a cursor that its node can't read yet: the node waits a little, and then has it begin anew, as a real
+    /// one does by `reset`, upon which a client reads the history.
+    fn waits_for_its_node(&mut self, client: usize, connection: u64) {
+        let person = &mut self.people[client];
+        person.waited += 1;
+        if person.waited > WAITS {
+            person.cursor = None;
+            person.judge.begins_anew(&self.ledger, &self.nodes[person.node].vector);
+            self.count("reset: a cursor left out a site that the node did not know to be retired");
+            return self.connects(client, connection);
+        }
+        if person.waited == 1 {
+            self.count("a node waited for what retires a site that a cursor left out");
+        }
+        self.reconnect(client, PAUSE);
     }
 
     /// A client dozes no more.
@@ -351,9 +379,10 @@ impl World {
         self.say(|_| format!("client {client} gets {kind} {message:?}"));
         self.judge(|| format!("client {client}"), verdict);
         let Some(cursor) = cursor else { return };
-        let Some(seen) = Seen::read(&cursor) else {
+        let Some(seen) = Seen::read(&cursor, &self.ledger) else {
             return self.object(Rule::NoGap, format!("{cursor:?} is no cursor"));
         };
+        self.count_by("cursor that leaves out retired sites", u64::from(seen.is_short()));
         let verdict = self.people[client].judge.stands(&seen, &self.ledger);
         self.judge(|| format!("client {client}"), verdict);
         self.people[client].cursor = Some(cursor);

@@ -371,7 +371,8 @@ impl World {
     /// A node wrote a version whose number was taken once, by one that is on no disk any more.
     fn reused(&mut self, (site, version): Place) {
         self.count("version reused that no node had");
-        let deceived = self.people.iter().filter(|person| person.has_seen(site, version)).count();
+        let deceived =
+            self.people.iter().filter(|person| person.has_seen(site, version, &self.ledger)).count();
         self.count_by("known limit: a client's cursor named a version that was reused", deceived as u64);
     }
 

@@ -197,7 +197,15 @@ fn run_all(args: &FaultsArgs) -> anyhow::Result<Report> {
                     let failure = outcome.objection.clone().map(|objection| {
                         bar.set_message(format!("seed {seed} failed, its history is shortened"));
                         let patience = Duration::from_secs(args.shrink);
-                        Failure::new(args, &shrink::shrink(&runs, plan, objection, patience))
+                        Failure::new(
+                            args,
+                            &shrink::shrink(
+                                |plan| runs.history(plan, false).objection,
+                                plan,
+                                objection,
+                                patience,
+                            ),
+                        )
                     });
                     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
                     report.add(seed, &outcome, failure);

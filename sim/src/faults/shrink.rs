@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Runs, oracle::Objection, plan::Plan};
+use super::{oracle::Objection, plan::Plan};
 
 /// A history that fails, and what is wrong with it.
 #[derive(Debug)]
@@ -16,8 +16,13 @@ pub struct Shortest {
     pub runs: usize,
 }
 
-/// Shortens a history that fails with `objection`.
-pub fn shrink(runs: &Runs, plan: Plan, objection: Objection, patience: Duration) -> Shortest {
+/// Shortens a history that fails with `objection`; `run` runs one, and says what is wrong with it.
+pub fn shrink(
+    run: impl Fn(Plan) -> Option<Objection>,
+    plan: Plan,
+    objection: Objection,
+    patience: Duration,
+) -> Shortest {
     let deadline = Instant::now() + patience;
     let mut shortest = Shortest { of: plan.items.len(), plan, objection, runs: 0 };
     // What is planned for later than the failure had no part in it.
@@ -25,7 +30,7 @@ pub fn shrink(runs: &Runs, plan: Plan, objection: Objection, patience: Duration)
     if !at.is_zero() {
         let before: Vec<usize> =
             shortest.plan.items.iter().filter(|item| item.at <= at).map(|item| item.number).collect();
-        try_shorter(runs, &mut shortest, &before);
+        try_shorter(&run, &mut shortest, &before);
     }
     let mut pieces = 2;
     while shortest.plan.items.len() > 1 && Instant::now() < deadline {
@@ -33,7 +38,7 @@ pub fn shrink(runs: &Runs, plan: Plan, objection: Objection, patience: Duration)
         let size = numbers.len().div_ceil(pieces);
         let shorter = numbers.chunks(size).any(|piece| {
             let rest: Vec<usize> = numbers.iter().filter(|number| !piece.contains(number)).copied().collect();
-            Instant::now() < deadline && try_shorter(runs, &mut shortest, &rest)
+            Instant::now() < deadline && try_shorter(&run, &mut shortest, &rest)
         });
         if shorter {
             pieces = (pieces - 1).max(2);
@@ -47,14 +52,68 @@ pub fn shrink(runs: &Runs, plan: Plan, objection: Objection, patience: Duration)
 }
 
 /// Whether a shorter history breaks the same rule.
-fn try_shorter(runs: &Runs, shortest: &mut Shortest, numbers: &[usize]) -> bool {
+fn try_shorter(run: &impl Fn(Plan) -> Option<Objection>, shortest: &mut Shortest, numbers: &[usize]) -> bool {
     let plan = shortest.plan.only(numbers);
     shortest.runs += 1;
-    match runs.history(plan.clone(), false).objection {
+    match run(plan.clone()) {
         Some(objection) if objection.rule == shortest.objection.rule => {
             (shortest.plan, shortest.objection) = (plan, objection);
             true
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::faults::{Rule, world::seconds};
+
+    fn objection(rule: Rule, plan: &Plan) -> Objection {
+        Objection { rule, at: plan.items.last().expect("items").at, what: String::new() }
+    }
+
+    /// What is left of a history that breaks a rule when all of `needed` are in it.
+    fn shortest(needed: &[usize], patience: Duration) -> (Shortest, usize) {
+        let plan = Plan::of(7, 5, seconds(600));
+        let has = |plan: &Plan| needed.iter().all(|number| plan.numbers().contains(number));
+        assert!(has(&plan) && plan.items.len() > 50, "{}", plan.items.len());
+        let ran = Cell::new(0);
+        let run = |plan: Plan| {
+            ran.set(ran.get() + 1);
+            has(&plan).then(|| objection(Rule::NoGap, &plan))
+        };
+        let failure = objection(Rule::NoGap, &plan);
+        (shrink(run, plan, failure, patience), ran.get())
+    }
+
+    #[test]
+    fn nothing_stays_that_is_not_needed() {
+        for needed in [&[31, 32, 42][..], &[1], &[3, 48]] {
+            let (shortest, ran) = shortest(needed, Duration::from_secs(60));
+            assert_eq!(shortest.plan.numbers(), needed);
+            assert!(shortest.of > 50);
+            assert_eq!(shortest.runs, ran);
+        }
+    }
+
+    #[test]
+    fn a_history_that_breaks_another_rule_is_not_a_shorter_one() {
+        let plan = Plan::of(7, 5, seconds(600));
+        let whole = plan.numbers();
+        let run = |plan: Plan| Some(objection(Rule::Durable, &plan));
+        let failure = objection(Rule::NoGap, &plan);
+        let shortest = shrink(run, plan, failure, Duration::from_secs(60));
+        assert_eq!(shortest.plan.numbers(), whole);
+        assert_eq!(shortest.objection.rule, Rule::NoGap);
+    }
+
+    #[test]
+    fn without_time_the_history_stays_as_it_is() {
+        let (shortest, _) = shortest(&[3], Duration::ZERO);
+        assert!(shortest.plan.numbers().contains(&3));
+        assert_eq!(shortest.plan.items.len(), shortest.of);
     }
 }

@@ -37,7 +37,7 @@ pub struct StreamsArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(64..=16_000))]
     pub size: u32,
 
-    /// How many of a hundred clients stop reading once their stream has begun
+    /// How many of a hundred clients stop reading once their stream has begun [example: --stalled 1%]
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
     pub stalled: f64,
 
@@ -65,14 +65,54 @@ pub struct StreamsArgs {
     #[arg(long, value_name = "PID", num_args = 1.., value_delimiter = ',')]
     pub pid: Vec<u32>,
 
-    /// Load another server in place of nodes, for comparison
-    #[arg(long, value_name = "SERVER", requires = "peer_url")]
+    /// Post nothing: hold the streams, and report what each takes in the memory of the servers of --pid
+    #[arg(long, conflicts_with_all = ["until_p99", "kill", "peer"])]
+    pub idle: bool,
+
+    /// Open the streams over TLS at these proxies, one for each of the nodes; certificates are not checked, and all calls
+    /// go to the nodes themselves [example: --tls 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR", num_args = 1.., value_delimiter = ',', conflicts_with = "peer")]
+    pub tls: Vec<String>,
+
+    /// Raise the rate step by step, from --rate on, until the 99th percentile of post to event is above this [example:
+    /// --until-p99 1s]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["kill", "peer", "marks"])]
+    pub until_p99: Option<Duration>,
+
+    /// How long each of these steps is
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time)]
+    pub step: Duration,
+
+    /// Kill this process (SIGKILL), a node of this machine, in the middle of the run, and time the failover [example: --kill
+    /// 4711]
+    #[arg(long, value_name = "PID", conflicts_with = "peer")]
+    pub kill: Option<u32>,
+
+    /// Open the streams at the first so many of the nodes; the others are for those whose node is gone [default: at all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub homes: Option<u32>,
+
+    /// Print a line of figures each time this long has passed, for runs of hours [example: --marks 5m]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub marks: Option<Duration>,
+
+    /// Compare with another server: this program starts a node, that server, and a bare loop of send(2), and loads each in
+    /// turn with the same number of equally long events
+    #[arg(long, value_name = "SERVER", conflicts_with = "nodes")]
     pub peer: Option<Peer>,
 
-    /// Where that server publishes by POST and subscribes by GET; {} stands for the channel [example: --peer-url
-    /// http://127.0.0.1:8090/pub/{} http://127.0.0.1:8090/sub/{}]
+    /// Only load a server of that kind which runs already: where it publishes by POST and subscribes by GET; {} stands for
+    /// the channel [example: --peer-url http://127.0.0.1:8090/pub/{} http://127.0.0.1:8090/sub/{}]
     #[arg(long, value_name = "URL", num_args = 2, requires = "peer")]
     pub peer_url: Vec<String>,
+
+    /// How often each server of a comparison has its turn; medians are reported
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+
+    /// Worker processes of the other server [default: one for each processor]
+    #[arg(long, value_name = "N", requires = "peer", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: Option<u32>,
 
     /// Also write the report to this file as JSON
     #[arg(long, value_name = "FILE")]
@@ -82,11 +122,48 @@ pub struct StreamsArgs {
 /// Another server of event streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Peer {
-    /// nchan, a module of nginx: a location with `nchan_publisher`, and one with `nchan_subscriber eventsource`.
+    /// nchan, a module of nginx (on Debian: `apt install nginx libnginx-mod-nchan`).
     Nchan,
 }
 
 impl StreamsArgs {
+    /// The defaults.
+    pub(crate) fn of_nodes(nodes: Vec<String>) -> Self {
+        Self {
+            nodes,
+            clients: 1000,
+            rate: 10.0,
+            spaces: 1,
+            accounts: None,
+            duration: Duration::from_secs(30),
+            size: 200,
+            stalled: 0.0,
+            churn: 0.0,
+            connecting: 256,
+            threads: 1,
+            posting: 16,
+            settle: Duration::from_secs(30),
+            pid: Vec::new(),
+            idle: false,
+            tls: Vec::new(),
+            until_p99: None,
+            step: Duration::from_secs(5),
+            kill: None,
+            homes: None,
+            marks: None,
+            peer: None,
+            peer_url: Vec::new(),
+            rounds: 3,
+            workers: None,
+            json: None,
+        }
+    }
+
+    /// Whether nothing is posted.
+    pub(super) fn is_silent(&self) -> bool {
+        self.idle || self.rate == 0.0
+    }
+
     /// How many accounts there are.
     pub(super) fn account_count(&self) -> usize {
         self.accounts.unwrap_or(self.spaces.min(16)) as usize
@@ -106,7 +183,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
+    match text.trim_end_matches('%').parse::<f64>() {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
         _ => Err("it must be a number from 0 to 100".to_owned()),
     }
@@ -147,7 +224,7 @@ mod tests {
     #[test]
     fn flags_are_read() {
         let args =
-            parse("x --nodes http://a:1 http://b:2 --clients 10000 --rate 2.5 --stalled 1 --duration 5m")
+            parse("x --nodes http://a:1 http://b:2 --clients 10000 --rate 2.5 --stalled 1% --duration 5m")
                 .expect("good flags");
         assert_eq!((args.nodes.len(), args.clients, args.stalled_count()), (2, 10_000, 100));
         assert_eq!((args.duration, args.account_count()), (Duration::from_secs(300), 1));
@@ -162,7 +239,8 @@ mod tests {
             ("x --nodes http://a:1 --rate=-1", "--rate"),
             ("x --nodes http://a:1 --stalled 101", "--stalled"),
             ("x --nodes http://a:1 --duration soon", "--duration"),
-            ("x --peer nchan", "--peer-url"),
+            ("x --peer nchan --nodes http://a:1", "--nodes"),
+            ("x --nodes http://a:1 --idle --kill 4", "--idle"),
             ("x --nodes http://a:1 --clients 0", "--clients"),
         ] {
             let error = parse(line).expect_err(line);

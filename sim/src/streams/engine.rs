@@ -2,17 +2,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::io::{ErrorKind, Read, Write};
-use std::sync::Arc;
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token};
 
 use super::{
     client::{Client, News, Unusable},
     figures::{Board, Reading},
     mark,
+    socket::Connection,
     target::Target,
     transcript::Transcript,
 };
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A client and its connection.
 struct Seat {
     client: Client,
-    socket: Option<TcpStream>,
+    socket: Option<Connection>,
     server: usize,
     space: usize,
     /// Which of the readers of its space it is.
@@ -46,6 +47,8 @@ struct Seat {
     left: bool,
     /// It stops reading once its stream has begun.
     stalls: bool,
+    /// Its number among the clients of all threads.
+    number: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,13 @@ enum State {
     Live,
     /// It has a stream and does not read it.
     Stalled,
+}
+
+impl Seat {
+    /// Whether it has a stream, or waits for one that it has asked for, and reads it.
+    const fn reads(&self) -> bool {
+        self.socket.is_some() && self.asked && !matches!(self.state, State::Stalled)
+    }
 }
 
 /// The clients of one thread.
@@ -91,6 +101,8 @@ pub(super) struct Place {
     pub(super) space: usize,
     pub(super) nth: usize,
     pub(super) stalls: bool,
+    /// Its number among all clients.
+    pub(super) number: usize,
 }
 
 impl Engine {
@@ -116,6 +128,7 @@ impl Engine {
             home: None,
             left: false,
             stalls: place.stalls,
+            number: place.number,
         });
         Ok(Self {
             target,
@@ -140,8 +153,9 @@ impl Engine {
     /// Reads until it is told to stop, and gives what it has found.
     pub(super) fn run(mut self) -> anyhow::Result<Reading> {
         let mut events = Events::with_capacity(EVENTS);
-        // Sockets that had more than one buffer's worth.
-        let mut more: Vec<usize> = Vec::new();
+        // Sockets that had more than one buffer's worth, and whether their servers have closed them: the system says that
+        // once only, so they are read to the end.
+        let mut more: Vec<(usize, bool)> = Vec::new();
         let mut checked = Instant::now();
         while !self.board.stop.load(Relaxed) {
             self.connect();
@@ -150,13 +164,14 @@ impl Engine {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
-            let ready: Vec<usize> = std::mem::take(&mut more)
+            let closed = |event: &mio::event::Event| event.is_read_closed() || event.is_error();
+            let ready: Vec<(usize, bool)> = std::mem::take(&mut more)
                 .into_iter()
-                .chain(events.iter().map(|event| event.token().0))
+                .chain(events.iter().map(|event| (event.token().0, closed(event))))
                 .collect();
-            for at in ready {
-                if self.serve(at) {
-                    more.push(at);
+            for (at, closed) in ready {
+                if self.serve(at) || closed && self.seats[at].reads() {
+                    more.push((at, closed));
                 }
             }
             self.churn();
@@ -168,7 +183,7 @@ impl Engine {
         let posted: Vec<u32> = self.board.posted.iter().map(|posted| posted.load(Relaxed)).collect();
         for seat in self.seats.iter().filter(|seat| !seat.stalls) {
             let missing = seat.client.seen.missing(posted[seat.space]);
-            let unsure = self.board.unsure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let unsure = self.board.unsure.lock().unwrap_or_else(PoisonError::into_inner);
             let gaps = missing.filter(|number| !unsure.contains(&(seat.space, *number))).count();
             self.reading.gaps += gaps as u64;
             self.reading.clients_with_gaps += u64::from(gaps > 0);
@@ -185,10 +200,11 @@ impl Engine {
         {
             self.due.pop();
             let seat = &mut self.seats[at];
-            let opened = TcpStream::connect(self.target.servers[seat.server].address);
+            let address = self.target.streams_at(seat.server);
+            let opened = Connection::open(address, seat.number, seat.stalls, self.target.tls.as_ref());
             let registered = opened.and_then(|mut socket| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut socket, Token(at), interest)?;
+                self.poll.registry().register(socket.tcp(), Token(at), interest)?;
                 Ok(socket)
             });
             self.connecting += 1;
@@ -208,11 +224,11 @@ impl Engine {
         if seat.asked {
             return self.read(at);
         }
-        match socket.peer_addr() {
+        match socket.tcp().peer_addr() {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 // Not yet, or not at all.
-                if !matches!(socket.take_error(), Ok(None)) {
+                if !matches!(socket.tcp().take_error(), Ok(None)) {
                     self.lose(at, true);
                 }
                 return false;
@@ -227,10 +243,9 @@ impl Engine {
         let of = |server| self.transcripts.get(&(seat.space, server)).unwrap_or(&empty);
         let cursor = seat.client.begin(of(before), of(after));
         let request = self.target.subscribe(seat.server, seat.space, seat.nth, cursor.as_deref());
-        // It is small, and nothing has been written yet: it goes out in one piece or not at all.
-        let written = socket.set_nodelay(true).and_then(|()| socket.write(&request));
+        let asked = socket.ask(&request);
         seat.asked = true;
-        if !written.is_ok_and(|length| length == request.len()) {
+        if asked.is_err() {
             self.lose(at, true);
         }
         false
@@ -256,6 +271,8 @@ impl Engine {
                 return false;
             }
         };
+        // A buffer that was filled has more behind it; with TLS that can't be told.
+        let more = length == self.buffer.len() || !socket.is_plain();
         let now = mark::now();
         let transcript = self.transcripts.entry((seat.space, seat.server)).or_default();
         let (reading, board) = (&mut self.reading, &self.board);
@@ -264,18 +281,23 @@ impl Engine {
         let measured = board.measures_from.load(Relaxed);
         let mut delivered = 0;
         let mut doubles = Vec::new();
+        let mut latency = board.latency[self.thread].lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seat.client.take(&self.buffer[..length], transcript, &mut |news| match news {
             News::Live => live = true,
             News::Message { mark, again } => {
                 delivered += 1;
                 if mark.posted >= measured {
-                    reading.latency.saturating_record(now.saturating_sub(mark.posted));
+                    latency.saturating_record(now.saturating_sub(mark.posted));
                 }
                 doubles.push((mark.number, again));
             }
             News::Goodbye => farewell = true,
             News::Reset => reading.resets += 1,
         });
+        drop(latency);
+        if delivered > 0 && board.event_bytes.load(Relaxed) == 0 {
+            board.event_bytes.store(transcript.event_bytes(), Relaxed);
+        }
         for (number, again) in doubles {
             if !seat.client.seen.take(number) && !again {
                 reading.doubles += 1;
@@ -294,7 +316,7 @@ impl Engine {
                 self.lose(at, true);
                 false
             }
-            Ok(()) => length == self.buffer.len(),
+            Ok(()) => more,
             Err(error) => {
                 if let Unusable::Refused(status) = error {
                     *self.reading.refused.entry(status).or_default() += 1;
@@ -310,6 +332,11 @@ impl Engine {
         self.connecting -= 1;
         let took = seat.without.take().unwrap_or(seat.begun).elapsed();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let killed = self.board.killed.load(Relaxed);
+        let lost_at = mark::now().saturating_sub(micros);
+        if killed > 0 && seat.home.is_some() && !seat.left && lost_at >= killed.saturating_sub(1000) {
+            self.reading.survived.saturating_record(mark::now().saturating_sub(killed));
+        }
         let times = match seat.home.replace(seat.server) {
             None => &mut self.reading.connected,
             Some(_) if seat.left => &mut self.reading.returned,
@@ -322,7 +349,7 @@ impl Engine {
             seat.state = State::Stalled;
             if let Some(socket) = &mut seat.socket {
                 // What it does not read any more must not wake the thread.
-                let _ = self.poll.registry().deregister(socket);
+                let _ = self.poll.registry().deregister(socket.tcp());
             }
         }
     }
@@ -348,8 +375,9 @@ impl Engine {
             State::Waiting | State::Stalled => {}
         }
         seat.state = State::Waiting;
-        if elsewhere {
-            seat.server = (seat.server + 1) % servers;
+        if elsewhere && servers > 1 {
+            // Those of one server go to all others.
+            seat.server = (seat.server + 1 + seat.number % (servers - 1)) % servers;
         }
         self.due.push(Reverse((now + pause, at)));
     }

@@ -1,8 +1,8 @@
 //! What the threads share while they run, and what each of them has found in the end.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 
@@ -24,8 +24,14 @@ pub(super) struct Board {
     pub(super) live: AtomicU64,
     /// Messages that came to a client.
     pub(super) delivered: AtomicU64,
+    /// By thread: from the post of a message until a client had it, since somebody took it.
+    pub(super) latency: Vec<Mutex<Times>>,
     /// Messages posted from this moment on are measured; at first that is never.
     pub(super) measures_from: AtomicU64,
+    /// When a server was killed, in microseconds since 1970; 0 before.
+    pub(super) killed: AtomicU64,
+    /// Bytes of an event as it comes over the wire; 0 until one has come.
+    pub(super) event_bytes: AtomicU64,
     /// How many messages of each space have been given numbers.
     pub(super) posted: Vec<AtomicU32>,
     /// Messages, by space and number, that nobody knows of whether they were accepted.
@@ -43,7 +49,10 @@ impl Board {
         Self {
             live: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
+            latency: (0..threads).map(|_| Mutex::new(times())).collect(),
             measures_from: AtomicU64::new(u64::MAX),
+            killed: AtomicU64::new(0),
+            event_bytes: AtomicU64::new(0),
             posted: (0..spaces).map(|_| AtomicU32::new(0)).collect(),
             unsure: Mutex::default(),
             ends: AtomicBool::new(false),
@@ -53,17 +62,43 @@ impl Board {
     }
 }
 
+impl Board {
+    /// How long messages took since this was last asked.
+    pub(super) fn take_latency(&self) -> Times {
+        let mut all = times();
+        for one in &self.latency {
+            let mut one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            all.add(&*one).expect("all have the same bounds");
+            one.reset();
+        }
+        all
+    }
+
+    /// How many clients have not got everything; meaningless until messages have ended.
+    pub(super) fn behind(&self) -> u64 {
+        self.behind.iter().map(|behind| behind.load(Relaxed)).fold(0, u64::saturating_add)
+    }
+
+    /// Says whether more messages are posted. The threads count who is behind only when there are none.
+    pub(super) fn set_ended(&self, ended: bool) {
+        for behind in &self.behind {
+            behind.store(u64::MAX, Relaxed);
+        }
+        self.ends.store(ended, Relaxed);
+    }
+}
+
 /// What a thread has found.
 #[derive(Debug)]
 pub(super) struct Reading {
-    /// From the post of a message until a client had it.
-    pub(super) latency: Times,
     /// From the beginning of a first connection until its stream was there.
     pub(super) connected: Times,
     /// From the loss of a stream until the next one was there.
     pub(super) resumed: Times,
     /// The same for streams that were closed on purpose.
     pub(super) returned: Times,
+    /// From the death of a server until a client that it took with it had its next stream.
+    pub(super) survived: Times,
     /// Streams that were lost.
     pub(super) lost: u64,
     /// Connections that did not come to a stream.
@@ -84,10 +119,10 @@ pub(super) struct Reading {
 impl Default for Reading {
     fn default() -> Self {
         Self {
-            latency: times(),
             connected: times(),
             resumed: times(),
             returned: times(),
+            survived: times(),
             lost: 0,
             failed: 0,
             refused: BTreeMap::new(),
@@ -105,7 +140,7 @@ impl Reading {
     /// Adds what another thread has found.
     pub(super) fn add(&mut self, other: Self) {
         let pairs = [
-            (&mut self.latency, &other.latency),
+            (&mut self.survived, &other.survived),
             (&mut self.connected, &other.connected),
             (&mut self.resumed, &other.resumed),
             (&mut self.returned, &other.returned),

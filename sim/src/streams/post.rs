@@ -74,14 +74,21 @@ pub(super) async fn run(
     }
     let mut all = Posted::default();
     while let Some(ended) = running.join_next().await {
-        let posted = ended?;
-        all.accepted += posted.accepted;
-        all.failed += posted.failed;
-        all.repeated += posted.repeated;
-        all.answered.add(posted.answered)?;
-        all.late.add(posted.late)?;
+        all.add(&ended?)?;
     }
     Ok(all)
+}
+
+impl Posted {
+    /// Adds what became of others.
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.accepted += other.accepted;
+        self.failed += other.failed;
+        self.repeated += other.repeated;
+        self.answered.add(&other.answered)?;
+        self.late.add(&other.late)?;
+        Ok(())
+    }
 }
 
 struct Lane {

@@ -1,15 +1,18 @@
 //! The accounts and spaces that streams need, made at the first node, and known to all.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Method};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::{
     args::StreamsArgs,
+    socket::any_certificate,
     target::{Kind, Space, Target, server},
 };
 
@@ -78,13 +81,29 @@ pub(super) async fn nodes(args: &StreamsArgs) -> anyhow::Result<(Target, Session
     }
     let tokens = made.iter().map(|(_, token, _)| Arc::from(token.as_str())).collect();
     let refresh = made.into_iter().map(|(_, _, refresh)| refresh).collect();
-    let target = Target { kind: Kind::MyChat, servers, spaces, tokens: RwLock::new(tokens) };
+    let (fronts, tls) = fronts(args)?;
+    let target = Target { kind: Kind::MyChat, servers, spaces, tokens: RwLock::new(tokens), fronts, tls };
     Ok((target, Sessions { http, base, refresh }))
 }
 
-/// Channels of another server, which need no making.
-pub(super) fn peer(args: &StreamsArgs) -> anyhow::Result<Target> {
-    let [publish, subscribe] = &args.peer_url[..] else { bail!("--peer-url takes two addresses") };
+/// Where streams are opened over TLS, and with what.
+fn fronts(args: &StreamsArgs) -> anyhow::Result<(Vec<SocketAddr>, Option<Arc<ClientConfig>>)> {
+    if args.tls.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    ensure!(
+        args.tls.len() == args.nodes.len(),
+        "--tls takes as many addresses as --nodes, in the same order"
+    );
+    let resolve = |text: &String| {
+        let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
+        found.with_context(|| format!("--tls {text}: not an address (host:port)"))
+    };
+    Ok((args.tls.iter().map(resolve).collect::<anyhow::Result<_>>()?, Some(any_certificate()?)))
+}
+
+/// Channels of another server, which need no making: where it publishes and subscribes.
+pub(super) fn other(args: &StreamsArgs, [publish, subscribe]: [&str; 2]) -> anyhow::Result<Target> {
     ensure!(
         publish.contains("{}") && subscribe.contains("{}"),
         "--peer-url: {{}} must stand for the channel"
@@ -95,10 +114,12 @@ pub(super) fn peer(args: &StreamsArgs) -> anyhow::Result<Target> {
     let spaces =
         (0..args.spaces).map(|number| Space { id: format!("load-{run:x}-{number}"), accounts: vec![0] });
     Ok(Target {
-        kind: Kind::Nchan { publish, subscribe },
+        kind: Kind::Other { publish, subscribe },
         servers: vec![at],
         spaces: spaces.collect(),
         tokens: RwLock::default(),
+        fronts: Vec::new(),
+        tls: None,
     })
 }
 

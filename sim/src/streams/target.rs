@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, ensure};
+use rustls::ClientConfig;
 use serde_json::json;
 
 /// A node, or the other server.
@@ -26,8 +27,8 @@ pub(super) struct Space {
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     MyChat,
-    /// With the paths of publishing and subscribing; `{}` in them stands for the channel.
-    Nchan {
+    /// Another one, with the paths of publishing and subscribing; `{}` in them stands for the channel.
+    Other {
         publish: String,
         subscribe: String,
     },
@@ -41,9 +42,18 @@ pub(super) struct Target {
     pub(super) spaces: Vec<Space>,
     /// The access token of each account, which change.
     pub(super) tokens: RwLock<Vec<Arc<str>>>,
+    /// Where streams are opened, if not at the servers themselves: proxies in front of them.
+    pub(super) fronts: Vec<SocketAddr>,
+    /// The TLS of those proxies.
+    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
+    /// Where the streams of a server are opened.
+    pub(super) fn streams_at(&self, server: usize) -> SocketAddr {
+        self.fronts.get(server).copied().unwrap_or(self.servers[server].address)
+    }
+
     fn token(&self, account: usize) -> Arc<str> {
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         tokens.get(account).cloned().unwrap_or_default()
@@ -51,7 +61,7 @@ impl Target {
 
     /// Whether a stream is there with the head of its answer; else it says when it is.
     pub(super) const fn is_live_at_once(&self) -> bool {
-        matches!(self.kind, Kind::Nchan { .. })
+        matches!(self.kind, Kind::Other { .. })
     }
 
     /// The request for a stream of a space, by the `nth` of its readers.
@@ -64,7 +74,7 @@ impl Target {
                 let token = self.token(accounts[nth % accounts.len()]);
                 (format!("/v1/events?spaces={id}"), format!("authorization: Bearer {token}\r\n"))
             }
-            Kind::Nchan { subscribe, .. } => (subscribe.replace("{}", id), String::new()),
+            Kind::Other { subscribe, .. } => (subscribe.replace("{}", id), String::new()),
         };
         format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n{token}{resume}\r\n")
             .into_bytes()
@@ -80,7 +90,7 @@ impl Target {
                 json!({ "body": text, "client_id": client_id }).to_string(),
                 format!("authorization: Bearer {}\r\n", self.token(accounts[0])),
             ),
-            Kind::Nchan { publish, .. } => {
+            Kind::Other { publish, .. } => {
                 (publish.replace("{}", id), json!({ "body": text }).to_string(), String::new())
             }
         };
@@ -110,7 +120,14 @@ mod tests {
     fn target(kind: Kind) -> Target {
         let servers = vec![Server { address: ([127, 0, 0, 1], 80).into() }];
         let spaces = vec![Space { id: "s".to_owned(), accounts: vec![1, 0] }];
-        Target { kind, servers, spaces, tokens: RwLock::new(vec!["zero".into(), "one".into()]) }
+        Target {
+            kind,
+            servers,
+            spaces,
+            tokens: RwLock::new(vec!["zero".into(), "one".into()]),
+            fronts: Vec::new(),
+            tls: None,
+        }
     }
 
     #[test]
@@ -122,7 +139,7 @@ mod tests {
         assert!(stream.contains("Bearer zero\r\n") && stream.ends_with("last-event-id: c\r\n\r\n"));
         let post = text(mychat.post(0, 0, "id", "words"));
         assert!(post.contains("Bearer one\r\n") && post.contains("content-length: 33\r\n"), "{post}");
-        let nchan = target(Kind::Nchan { publish: "/pub/{}".to_owned(), subscribe: "/sub/{}".to_owned() });
+        let nchan = target(Kind::Other { publish: "/pub/{}".to_owned(), subscribe: "/sub/{}".to_owned() });
         assert!(text(nchan.subscribe(0, 0, 0, None)).starts_with("GET /sub/s HTTP/1.1\r\n"));
         assert!(text(nchan.post(0, 0, "id", "words")).starts_with("POST /pub/s HTTP/1.1\r\n"));
     }

@@ -41,6 +41,11 @@ impl Transcript {
         self.base + self.entries.len() as u32
     }
 
+    /// Bytes of the latest event; 0 without one.
+    pub(super) fn event_bytes(&self) -> u64 {
+        self.entries.back().map_or(0, |entry| entry.bytes.len() as u64)
+    }
+
     /// Notes an event, unless it is known, and gives the place that follows it.
     pub(super) fn note(&mut self, bytes: &[u8], mark: Mark) -> u32 {
         if let Some(place) = self.places.get(&mark.number) {

@@ -4,8 +4,11 @@
 //! at least). The marks are sorted, and written as the gaps between them (Rice code); the versions follow, all in as many
 //! bits as the largest needs or each with its own length, whichever is shorter. A check over the whole list tells a node
 //! that knows all marks whether it has taken them for the right sites.
+//!
+//! Of a list from which retired sites are left out (`retired.rs`), the marks also tell its sites apart from all others that
+//! the writer knows, and the versions are followed by those in which each site last retired others.
 
-use super::{MalformedCursor, SitePrefix};
+use super::{SitePrefix, Unreadable, retired::Listed};
 
 /// The fewest bits of a mark.
 const MARK_BITS: u32 = 16;
@@ -18,8 +21,8 @@ const MAX_SITES: u64 = 4096;
 /// The check of a list whose sites are not all known to its writer.
 const UNCHECKED: u16 = 0;
 
-/// The sites of a list that are known, and those that are not.
-type Resolved = (Vec<(SitePrefix, u64)>, Option<Marked>);
+/// The sites of a list that are known, by id, and those that are not.
+type Resolved = (Vec<Listed>, Option<Marked>);
 
 /// Sites by their marks, with their versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +31,20 @@ pub struct Marked {
     bits: u32,
     check: u16,
     /// By mark; no two the same.
-    entries: Vec<(u64, u64)>,
+    entries: Vec<Entry>,
+}
+
+/// What is known of a site that is listed by its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    mark: u64,
+    version: u64,
+    /// As in [`Listed`].
+    at: u64,
 }
 
 /// Spreads a site's id over all bits: ids may begin alike. No two get the same (the finalizer of SplitMix64).
-fn mix(site: u64) -> u64 {
+pub fn mix(site: u64) -> u64 {
     let mut mixed = site.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -49,36 +61,69 @@ fn check(sites: impl Iterator<Item = SitePrefix>) -> u16 {
     ((sum >> 48) as u16).max(UNCHECKED + 1)
 }
 
+/// The entries of a list, by mark.
+fn entries(listed: &[Listed], bits: u32) -> Vec<Entry> {
+    let entry =
+        |listed: &Listed| Entry { mark: mark(listed.site, bits), version: listed.version, at: listed.at };
+    let mut entries: Vec<Entry> = listed.iter().map(entry).collect();
+    entries.sort_unstable();
+    entries
+}
+
 impl Marked {
     /// The short form of a list of sites, by id; `rest` are those that are known by their marks only.
     pub fn of(sites: &[(SitePrefix, u64)], rest: Option<&Self>) -> Self {
-        let marked = |bits| -> Vec<(u64, u64)> {
-            let mut entries: Vec<(u64, u64)> =
-                sites.iter().map(|(site, version)| (mark(*site, bits), *version)).collect();
-            entries.sort_unstable();
-            entries
-        };
-        if let Some(rest) = rest {
-            let mut entries = rest.entries.clone();
-            for entry in marked(rest.bits) {
-                // Two that can't be told apart are as good as not seen: their events come again, and none is missed.
-                match entries.binary_search_by_key(&entry.0, |other| other.0) {
-                    Ok(same) => entries[same].1 = entries[same].1.min(entry.1),
-                    Err(at) => entries.insert(at, entry),
-                }
-            }
-            let check = if sites.is_empty() { rest.check } else { UNCHECKED };
-            return Self { bits: rest.bits, check, entries };
+        let listed: Vec<Listed> =
+            sites.iter().map(|(site, version)| Listed { site: *site, version: *version, at: 0 }).collect();
+        match rest {
+            Some(rest) => Self::beside(&listed, rest),
+            None => Self::apart(&listed, &[]),
         }
-        let check = check(sites.iter().map(|(site, _)| *site));
+    }
+
+    /// The short form of a list from which retired sites are left out. `others` are sites, by id, that must not be taken
+    /// for those of the list. `None` when the marks of `rest` are too short for that.
+    pub fn among(listed: &[Listed], rest: Option<&Self>, others: &[SitePrefix]) -> Option<Self> {
+        let Some(rest) = rest else { return Some(Self::apart(listed, others)) };
+        let marked = Self::beside(listed, rest);
+        let is_listed = |site: &SitePrefix| listed.binary_search_by_key(site, |entry| entry.site).is_ok();
+        let clear = marked.len() == listed.len() + rest.len()
+            && others.iter().all(|site| is_listed(site) || marked.version(*site).is_none());
+        clear.then_some(marked)
+    }
+
+    /// With marks as long as it takes to tell the listed sites from each other and all of them from `others`, which are
+    /// sorted and may be listed as well.
+    fn apart(listed: &[Listed], others: &[SitePrefix]) -> Self {
+        let check = check(listed.iter().map(|entry| entry.site));
+        let is_listed = |site: &SitePrefix| listed.binary_search_by_key(site, |entry| entry.site).is_ok();
+        let others: Vec<SitePrefix> = others.iter().copied().filter(|site| !is_listed(site)).collect();
         let mut bits = MARK_BITS;
         loop {
-            let entries = marked(bits);
-            if bits == u64::BITS || entries.windows(2).all(|pair| pair[0].0 != pair[1].0) {
-                return Self { bits, check, entries };
+            let marked = Self { bits, check, entries: entries(listed, bits) };
+            let apart = || {
+                marked.entries.windows(2).all(|pair| pair[0].mark != pair[1].mark)
+                    && others.iter().all(|site| marked.version(*site).is_none())
+            };
+            if bits == u64::BITS || apart() {
+                return marked;
             }
             bits += MARK_STEP;
         }
+    }
+
+    /// With the marks that the rest has.
+    fn beside(listed: &[Listed], rest: &Self) -> Self {
+        let mut marked = rest.clone();
+        for entry in entries(listed, rest.bits) {
+            // Two that can't be told apart are as good as not seen: their events come again, and none is missed.
+            match marked.entries.binary_search_by_key(&entry.mark, |other| other.mark) {
+                Ok(same) => marked.entries[same].version = marked.entries[same].version.min(entry.version),
+                Err(at) => marked.entries.insert(at, entry),
+            }
+        }
+        marked.check = if listed.is_empty() { rest.check } else { UNCHECKED };
+        marked
     }
 
     /// How many there are.
@@ -88,22 +133,22 @@ impl Marked {
 
     /// The version of a site, if its mark is listed.
     pub fn version(&self, site: SitePrefix) -> Option<u64> {
-        self.place(site).map(|at| self.entries[at].1)
+        self.place(site).map(|at| self.entries[at].version)
     }
 
     /// Takes a site out, if its mark is listed.
     pub fn take(&mut self, site: SitePrefix) -> Option<u64> {
-        self.place(site).map(|at| self.entries.remove(at).1)
+        self.place(site).map(|at| self.entries.remove(at).version)
     }
 
     fn place(&self, site: SitePrefix) -> Option<usize> {
-        self.entries.binary_search_by_key(&mark(site, self.bits), |entry| entry.0).ok()
+        self.entries.binary_search_by_key(&mark(site, self.bits), |entry| entry.mark).ok()
     }
 
     /// Whether a node that holds these has everything of the listed sites.
     pub fn covered_by(&self, held: &[(SitePrefix, u64)]) -> bool {
-        self.entries.iter().all(|(wanted, version)| {
-            held.iter().any(|(site, held)| mark(*site, self.bits) == *wanted && held >= version)
+        self.entries.iter().all(|wanted| {
+            held.iter().any(|(site, held)| mark(*site, self.bits) == wanted.mark && *held >= wanted.version)
         })
     }
 
@@ -111,22 +156,23 @@ impl Marked {
     ///
     /// # Errors
     /// When a mark may be that of several, or all are found and they are not those of the list.
-    pub fn resolve(mut self, known: &[(SitePrefix, u64)]) -> Result<Resolved, MalformedCursor> {
+    pub fn resolve(mut self, known: &[(SitePrefix, u64)]) -> Result<Resolved, Unreadable> {
         let before = self.len();
         let mut found = Vec::new();
         for (site, _) in known {
-            if let Some(version) = self.version(*site) {
-                found.push((*site, version));
+            if let Some(at) = self.place(*site) {
+                let Entry { version, at, .. } = self.entries[at];
+                found.push(Listed { site: *site, version, at });
             }
         }
         found.sort_unstable();
         found.dedup();
-        for (site, _) in &found {
-            self.take(*site).ok_or(MalformedCursor)?;
+        for entry in &found {
+            self.take(entry.site).ok_or(Unreadable::Malformed)?;
         }
         if self.entries.is_empty() {
-            let right = self.check == UNCHECKED || self.check == check(found.iter().map(|(site, _)| *site));
-            return if right { Ok((found, None)) } else { Err(MalformedCursor) };
+            let right = self.check == UNCHECKED || self.check == check(found.iter().map(|entry| entry.site));
+            return if right { Ok((found, None)) } else { Err(Unreadable::Malformed) };
         }
         if self.len() < before {
             self.check = UNCHECKED;
@@ -142,7 +188,7 @@ impl Marked {
         out.put((self.bits / MARK_STEP).into(), 5);
         out.gamma(count);
         let mut last = 0;
-        for (mark, _) in &self.entries {
+        for Entry { mark, .. } in &self.entries {
             let gap = mark - last;
             // All 64 bits of it when there is only one, and its mark is as long as can be.
             for _ in 0..gap.checked_shr(rice).unwrap_or(0) {
@@ -153,11 +199,11 @@ impl Marked {
             last = *mark;
         }
         let length = |version: u64| u64::BITS - version.leading_zeros();
-        let largest = self.entries.iter().map(|(_, version)| length(*version)).max().unwrap_or(0);
+        let largest = self.entries.iter().map(|entry| length(entry.version)).max().unwrap_or(0);
         let apart: u64 = self
             .entries
             .iter()
-            .map(|(_, version)| u64::from(LENGTH_BITS + length(*version).saturating_sub(1)))
+            .map(|entry| u64::from(LENGTH_BITS + length(entry.version).saturating_sub(1)))
             .sum();
         // 63 for the length stands for "each its own": no version is 63 bits long and all are not.
         let own = apart < u64::from(largest) * count;
@@ -165,7 +211,7 @@ impl Marked {
         if !own {
             out.put(u64::from(largest), 7);
         }
-        for (_, version) in &self.entries {
+        for Entry { version, .. } in &self.entries {
             if own {
                 let length = length(*version).max(1);
                 out.put(u64::from(length - 1), LENGTH_BITS);
@@ -185,14 +231,15 @@ impl Marked {
     ///
     /// # Errors
     /// When it is not what [`Marked::write`] writes.
-    pub fn read(bits: &mut Reader<'_>) -> Result<Self, MalformedCursor> {
+    pub fn read(bits: &mut Reader<'_>) -> Result<Self, Unreadable> {
         let check = bits.take(16)? as u16;
         let width = bits.take(5)? as u32 * MARK_STEP;
         let count = bits.gamma()?;
         if !(MARK_BITS..=u64::BITS).contains(&width) || count > MAX_SITES {
-            return Err(MalformedCursor);
+            return Err(Unreadable::Malformed);
         }
-        let mut marked = Self { bits: width, check, entries: vec![(0, 0); count as usize] };
+        let mut marked =
+            Self { bits: width, check, entries: vec![Entry { mark: 0, version: 0, at: 0 }; count as usize] };
         let rice = marked.rice();
         let mut last = 0u64;
         for at in 0..marked.entries.len() {
@@ -204,18 +251,18 @@ impl Marked {
             let gap = if rice == u64::BITS {
                 low
             } else {
-                high.checked_mul(1 << rice).ok_or(MalformedCursor)? | low
+                high.checked_mul(1 << rice).ok_or(Unreadable::Malformed)? | low
             };
-            last = last.checked_add(gap).ok_or(MalformedCursor)?;
+            last = last.checked_add(gap).ok_or(Unreadable::Malformed)?;
             if (at > 0 && gap == 0) || (width < u64::BITS && last >> width != 0) {
-                return Err(MalformedCursor);
+                return Err(Unreadable::Malformed);
             }
-            marked.entries[at].0 = last;
+            marked.entries[at].mark = last;
         }
         let own = bits.take(1)? == 1;
         let largest = if own { 0 } else { bits.take(7)? as u32 };
         for entry in &mut marked.entries {
-            entry.1 = match own {
+            entry.version = match own {
                 true => match bits.take(LENGTH_BITS)? as u32 {
                     0 => bits.take(1)?,
                     rest => bits.take(rest)? | 1 << rest,
@@ -224,6 +271,31 @@ impl Marked {
             };
         }
         Ok(marked)
+    }
+
+    /// Writes in which of their versions the listed sites last retired others.
+    pub fn write_last(&self, out: &mut Bits) {
+        self.entries.iter().for_each(|entry| out.gamma(entry.at));
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is not what [`Marked::write_last`] writes.
+    pub fn read_last(&mut self, bits: &mut Reader<'_>) -> Result<(), Unreadable> {
+        for entry in &mut self.entries {
+            entry.at = bits.gamma()?;
+            // No cursor reaches a later version than its own.
+            if entry.at > entry.version {
+                return Err(Unreadable::Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether none of the sites retires others.
+    pub fn retires_none(&self) -> bool {
+        self.entries.iter().all(|entry| entry.at == 0)
     }
 
     /// The bits of a gap that are written as they are: about as many as an average gap has.
@@ -284,13 +356,13 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When there are not as many.
-    pub fn take(&mut self, count: u32) -> Result<u64, MalformedCursor> {
+    pub fn take(&mut self, count: u32) -> Result<u64, Unreadable> {
         if count > u64::BITS {
-            return Err(MalformedCursor);
+            return Err(Unreadable::Malformed);
         }
         let mut number = 0;
         for _ in 0..count {
-            let byte = self.bytes.get(self.at / 8).ok_or(MalformedCursor)?;
+            let byte = self.bytes.get(self.at / 8).ok_or(Unreadable::Malformed)?;
             number = number << 1 | u64::from(byte >> (7 - self.at % 8) & 1);
             self.at += 1;
         }
@@ -301,21 +373,21 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When there is none.
-    pub fn gamma(&mut self) -> Result<u64, MalformedCursor> {
+    pub fn gamma(&mut self) -> Result<u64, Unreadable> {
         let mut length = 0;
         while self.take(1)? == 1 {
             length += 1;
         }
         let number = u128::from(self.take(length)?) + (1u128 << length) - 1;
-        u64::try_from(number).map_err(|_| MalformedCursor)
+        u64::try_from(number).map_err(|_| Unreadable::Malformed)
     }
 
     /// Nothing may follow but the zeros that fill the last byte.
     ///
     /// # Errors
     /// When something does.
-    pub fn end(mut self) -> Result<(), MalformedCursor> {
+    pub fn end(mut self) -> Result<(), Unreadable> {
         let rest = (self.bytes.len() * 8).saturating_sub(self.at);
-        if rest < 8 && self.take(rest as u32)? == 0 { Ok(()) } else { Err(MalformedCursor) }
+        if rest < 8 && self.take(rest as u32)? == 0 { Ok(()) } else { Err(Unreadable::Malformed) }
     }
 }

@@ -1,14 +1,14 @@
 //! One stream, as its reactor keeps it: small, since most have nothing to do most of the time.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write},
-    sync::Arc,
-};
+use std::io::{self, Write};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use super::waiting::{Waiting, Written};
+use super::{
+    super::Only,
+    waiting::{Waiting, Written},
+};
 use crate::ids::{AccountId, SessionId, SpaceId};
 
 /// Bytes that a client may send after the head of its call, which nobody reads.
@@ -31,13 +31,13 @@ pub struct Reader {
     /// Under which session.
     pub session: SessionId,
     /// The spaces that it is about, if some were named.
-    pub only: Option<Arc<BTreeSet<SpaceId>>>,
+    pub only: Option<Only>,
 }
 
 impl Reader {
     /// Whether the stream is about the space.
     pub fn wants(&self, space: SpaceId) -> bool {
-        self.only.as_ref().is_none_or(|only| only.contains(&space))
+        self.only.as_ref().is_none_or(|only| only.binary_search(&space).is_ok())
     }
 }
 
@@ -49,7 +49,7 @@ pub struct Stream<S> {
     /// Who reads it.
     pub reader: Reader,
     /// The lanes of its spaces.
-    pub seats: Vec<Seat>,
+    pub seats: SmallVec<[Seat; 2]>,
     /// The number of the first event that it has not been given.
     pub next: u64,
     /// Whether events of the pass at hand are for its account alone.
@@ -62,8 +62,17 @@ pub struct Stream<S> {
 
 impl<S: Write> Stream<S> {
     /// A stream that is told of events from number `next` on.
-    pub const fn new(socket: S, reader: Reader, next: u64) -> Self {
-        Self { socket, reader, seats: Vec::new(), next, named: false, over: false, noise: 0, waiting: None }
+    pub fn new(socket: S, reader: Reader, next: u64) -> Self {
+        Self {
+            socket,
+            reader,
+            seats: SmallVec::new(),
+            next,
+            named: false,
+            over: false,
+            noise: 0,
+            waiting: None,
+        }
     }
 
     /// Gives it a piece; what the socket does not take waits. Says whether the piece will arrive if the client lives.

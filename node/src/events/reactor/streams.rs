@@ -413,7 +413,6 @@ impl<S: Write> Streams<S> {
             return;
         }
         let members = &mut self.lanes[lane as usize].members;
-        stream.seats.reserve_exact(1);
         stream.seats.push(Seat { lane, at: members.len() as u32 });
         members.push(key);
     }

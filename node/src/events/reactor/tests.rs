@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     rc::Rc,
-    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -143,7 +142,7 @@ impl World {
         let reader = Reader {
             account: account(who),
             session: session(of),
-            only: only.map(|only| Arc::new(spaces(only))),
+            only: only.map(|only| spaces(only).into_iter().collect()),
         };
         let first = Bytes::from(format!("<first {}>", self.models.len()));
         let (reader, follows) = (reader, spaces(follows));

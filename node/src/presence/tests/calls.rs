@@ -109,3 +109,26 @@ async fn typing_is_passed_on_once_in_a_while() {
     let typing: Vec<_> = heard.iter().filter(|(kind, _)| kind == "typing").map(|(_, data)| data).collect();
     assert_eq!(typing, [&json!({ "space": space, "account": ada.id })]);
 }
+
+#[tokio::test]
+async fn under_pressure_typing_is_left_out_and_presence_waits_but_messages_never_do() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let space = room(&node, &ada, &[&bob]).await;
+    let mut reader = Reader::open(&node, &bob).await;
+    let (typing, messages) = (format!("/v1/spaces/{space}/typing"), format!("/v1/spaces/{space}/messages"));
+    node.app.capacity.feign_pressure(true);
+    let _adas = Reader::open(&node, &ada).await;
+    for number in 0..20 {
+        node.post(&typing, &ada.token, json!({})).await.expect(202);
+        node.post(&messages, &ada.token, json!({ "body": number.to_string() })).await.expect(201);
+        let (kind, data) = reader.next().await;
+        assert_eq!((kind.as_str(), &data["body"]), ("message.created", &json!(number.to_string())));
+    }
+    // Nobody types any more, but Ada is still there: that was put off and not forgotten.
+    node.app.capacity.feign_pressure(false);
+    let (kind, data) = reader.next().await;
+    assert_eq!((kind.as_str(), data), ("presence", json!({ "account": ada.id, "online": true })));
+    node.post(&typing, &ada.token, json!({})).await.expect(202);
+    assert_eq!(reader.until("typing").await, json!({ "space": space, "account": ada.id }));
+}

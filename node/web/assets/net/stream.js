@@ -284,7 +284,10 @@ export class EventStream {
 async function refusal(response) {
   const { status } = response;
   if (status === 401 || status === 403) return { kind: 'unauthorized' };
-  if (status === 503 || status === 429) return { kind: 'busy' };
+  if (status === 503 || status === 429) {
+    const alternatives = parse(await response.text())?.alternatives;
+    return { kind: 'busy', alternatives: Array.isArray(alternatives) ? alternatives : [] };
+  }
   if (status === 400 && parse(await response.text())?.code === 'invalid_cursor') return { kind: 'reset' };
   return { kind: 'failed' };
 }

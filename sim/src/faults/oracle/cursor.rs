@@ -1,10 +1,13 @@
 //! Cursors, read by hand: a format byte, the number of sites, then of each the beginning of its id and a version;
 //! perhaps a version of which only the beginning was seen. Of many sites there are only the first bits of a mix of each
-//! id, in order, as the differences between them.
+//! id, in order, as the differences between them. Such a list may also leave out retired sites: then it says of each of its
+//! sites the version in which it last retired another, and what all these retire is seen as far as they say.
 
 use std::collections::BTreeMap;
 
 use mychat_replication::log::SiteId;
+
+use super::ledger::{Ledger, Place};
 
 /// The beginning of a site's id.
 type Site = [u8; 8];
@@ -14,18 +17,21 @@ type Site = [u8; 8];
 pub struct Seen {
     sites: BTreeMap<Site, u64>,
     part: Option<(Site, u64, u64)>,
+    /// Whether it left sites out that are put back here.
+    short: bool,
     /// How many bits there are of each mix, and the versions by these bits.
     mixes: Option<(u32, BTreeMap<u64, u64>)>,
 }
 
 impl Seen {
     /// Reads a cursor.
-    pub fn read(text: &str) -> Option<Self> {
+    pub fn read(text: &str, ledger: &Ledger) -> Option<Self> {
         let bytes = base64(text)?;
         let (format, mut rest) = bytes.split_first()?;
         match format {
             1 => {}
-            2 => return Self::of_many(rest),
+            2 => return Self::of_many(rest, None),
+            3 => return Self::of_many(rest, Some(ledger)),
             _ => return None,
         }
         let mut seen = Self::default();
@@ -52,7 +58,7 @@ impl Seen {
         Some(seen)
     }
 
-    fn of_many(bytes: &[u8]) -> Option<Self> {
+    fn of_many(bytes: &[u8], ledger: Option<&Ledger>) -> Option<Self> {
         let mut bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1 == 1));
         let bits = &mut bits;
         let _check = binary(bits, 16)?;
@@ -70,7 +76,7 @@ impl Seen {
         let each_its_own_length = bits.next()?;
         let same_length = if each_its_own_length { 0 } else { binary(bits, 7)? as u32 };
         let mut versions = BTreeMap::new();
-        for mix in mixes {
+        for mix in &mixes {
             let version = match each_its_own_length {
                 false => binary(bits, same_length)?,
                 true => match binary(bits, 6)? as u32 {
@@ -78,26 +84,71 @@ impl Seen {
                     more => 1 << more | binary(bits, more)?,
                 },
             };
-            versions.insert(mix, version);
+            versions.insert(*mix, version);
+        }
+        let mut retiring = BTreeMap::new();
+        if ledger.is_some() {
+            for mix in mixes {
+                retiring.insert(mix, unary_and_binary(bits)?);
+            }
+            let _check = binary(bits, 32)?;
         }
         let mut part = None;
         if bits.next()? {
             let site = binary(bits, 64)?.to_be_bytes();
             part = Some((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
         }
-        Some(Self { sites: BTreeMap::new(), part, mixes: Some((width, versions)) })
+        let short = ledger.is_some();
+        let mut seen = Self { sites: BTreeMap::new(), part, short, mixes: Some((width, versions)) };
+        if let Some(ledger) = ledger {
+            let rows: Vec<Row> = ledger.retirements().filter_map(row).collect();
+            for row in &rows {
+                let upto = seen.put_back(&rows, &retiring, &row.site, rows.len())?;
+                seen.sites.insert(row.site, upto);
+            }
+        }
+        Some(seen)
+    }
+
+    /// Up to which version a site was seen that may have been left out. `None` when sites retire each other in a circle,
+    /// which takes more steps than there are rows.
+    fn put_back(
+        &self,
+        rows: &[Row],
+        retiring: &BTreeMap<u64, u64>,
+        site: &Site,
+        steps: usize,
+    ) -> Option<u64> {
+        if let Some(listed) = self.listed(site) {
+            return Some(listed);
+        }
+        let mut upto = 0;
+        for row in rows.iter().filter(|row| row.site == *site) {
+            let reached =
+                match self.mixes.as_ref().and_then(|(width, _)| retiring.get(&mixed(&row.by, *width))) {
+                    Some(last) => *last,
+                    None => self.put_back(rows, retiring, &row.by, steps.checked_sub(1)?)?,
+                };
+            if row.at <= reached {
+                upto = upto.max(row.upto);
+            }
+        }
+        Some(upto)
+    }
+
+    /// What the list says of a site.
+    fn listed(&self, site: &Site) -> Option<u64> {
+        self.mixes.as_ref().and_then(|(width, versions)| versions.get(&mixed(site, *width)).copied())
+    }
+
+    /// Whether it leaves out retired sites.
+    pub const fn is_short(&self) -> bool {
+        self.short
     }
 
     /// Up to which version it has a site.
     fn upto(&self, site: &Site) -> u64 {
-        let listed = self.sites.get(site).copied();
-        let mixed = self.mixes.as_ref().and_then(|(width, versions)| {
-            let mut mix = u64::from_be_bytes(*site).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            mix = (mix ^ mix >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mix = (mix ^ mix >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            versions.get(&((mix ^ mix >> 31) >> (64 - width))).copied()
-        });
-        listed.or(mixed).unwrap_or(0)
+        self.sites.get(site).copied().or_else(|| self.listed(site)).unwrap_or(0)
     }
 
     /// Whether it covers a change of a version.
@@ -108,6 +159,26 @@ impl Seen {
                 part == *site && (version < begun || (version == begun && u64::from(sequence) <= upto))
             })
     }
+}
+
+/// Version `at` of `by` says that `site` is held up to `upto`.
+struct Row {
+    by: Site,
+    at: u64,
+    site: Site,
+    upto: u64,
+}
+
+fn row(((by, at), (site, upto)): (Place, (SiteId, u64))) -> Option<Row> {
+    Some(Row { by: *by.0.first_chunk()?, at, site: *site.0.first_chunk()?, upto })
+}
+
+/// The first bits of a mix of a site's id.
+fn mixed(site: &Site, width: u32) -> u64 {
+    let mut mix = u64::from_be_bytes(*site).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mix = (mix ^ mix >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mix = (mix ^ mix >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mix ^ mix >> 31) >> (64 - width)
 }
 
 /// So many bits as a number.
@@ -159,8 +230,12 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use mychat_node::events::Cursor;
-    use mychat_replication::log::{Version, VersionVector};
+    use mychat_node::events::{Cursor, Retired};
+    use mychat_replication::{
+        NodeId,
+        clock::Stamp,
+        log::{Change, Frame, GroupId, Retirement, Retirements, Value, Version, VersionVector, key},
+    };
 
     use super::*;
 
@@ -175,7 +250,7 @@ mod tests {
         };
         for vector in [vector.clone(), many(|_| 300), many(|site| 1 << (site / 2))] {
             let cursor = Cursor::from(&vector).with_part(b, Version(5), 2);
-            let seen = Seen::read(&cursor.to_string()).expect("a cursor");
+            let seen = Seen::read(&cursor.to_string(), &Ledger::default()).expect("a cursor");
             assert!(seen.covers(a, 300, 9) && !seen.covers(a, 301, 0));
             assert!(seen.covers(b, 4, 9) && seen.covers(b, 5, 2) && !seen.covers(b, 5, 3));
             assert!(!seen.covers(SiteId([8; 16]), 1, 0));
@@ -183,6 +258,48 @@ mod tests {
                 assert!(seen.covers(site, version.0, 0) && !seen.covers(site, version.0 + 1, 0), "{site}");
             }
         }
-        assert!(Seen::read("?").is_none() && Seen::read("").is_none());
+        assert!(["?", ""].iter().all(|text| Seen::read(text, &Ledger::default()).is_none()));
+    }
+
+    #[test]
+    fn retired_sites_that_a_node_leaves_out_are_put_back() {
+        // Four logs of each of ten nodes, each of which begins with the retirement of the one before.
+        let site = |node: u8, log: u8| SiteId([log * 16 + node + 1; 16]);
+        let (mut ledger, mut known, mut vector) =
+            (Ledger::default(), Retirements::default(), VersionVector::new());
+        for (node, log) in (0..10).flat_map(|node| (0..4).map(move |log| (node, log))) {
+            let by = site(node, log);
+            vector.set(by, Version(u64::from(node) + 300));
+            let Some(before) = log.checked_sub(1).map(|log| site(node, log)) else { continue };
+            let (key, data) = Retirement::row(before, vector.get(before), by, NodeId([node; 16]));
+            let change = Change {
+                table: "replication_retired".into(),
+                key: key::pack(&key),
+                column: "data".into(),
+                value: Value::Blob(data),
+                column_version: 1,
+                causal_length: 1,
+                sequence: 0,
+            };
+            let frame = Frame {
+                group: GroupId::GLOBAL,
+                site: by,
+                after: Version(0),
+                version: Version(1),
+                stamp: Stamp::default(),
+                changes: vec![change],
+            };
+            Retirement::of(&frame).for_each(|retirement| known.learn(retirement));
+            ledger.written(&frame);
+        }
+        let begun = site(3, 3);
+        let cursor = Cursor::from(&vector).with_part(begun, Version(400), 2);
+        let text = cursor.write(&Retired::of(&known));
+        assert!(text.len() < cursor.to_string().len() / 2, "{text}");
+        let seen = Seen::read(&text, &ledger).expect("a cursor");
+        for (site, version) in vector.iter() {
+            assert!(seen.covers(site, version.0, 0), "{site}");
+            assert_eq!(seen.covers(site, version.0 + 1, 0), site == begun, "{site}");
+        }
     }
 }

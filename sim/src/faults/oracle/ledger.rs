@@ -24,6 +24,8 @@ pub struct Content {
     pub cells: BTreeMap<Cell, u64>,
     /// What its rows mean, with their places in the version.
     pub facts: Vec<(u32, Fact)>,
+    /// Sites that are written no more, and up to where they are held by whoever holds the version.
+    pub retired: Vec<(SiteId, u64)>,
     /// No disk holds it any more.
     lost: bool,
 }
@@ -33,6 +35,7 @@ impl Content {
         let mut content = Self::default();
         for change in changes {
             content.cells.insert(cell(change), trace::of(&rows::bytes(&change.value)));
+            content.retired.extend(rows::retired(change));
             content.facts.extend(rows::fact(change).map(|fact| (change.sequence, fact)));
         }
         content
@@ -65,6 +68,8 @@ pub enum Fresh {
 #[derive(Debug, Default)]
 pub struct Ledger {
     versions: BTreeMap<Place, Content>,
+    /// The versions that retire sites.
+    retiring: BTreeSet<Place>,
     /// In how many versions a cell was written: more than one, and an older value may be gone.
     writes: BTreeMap<Cell, u32>,
     /// Messages that somebody took back.
@@ -103,6 +108,11 @@ impl Ledger {
             Fact::Member { space, account, on: false, .. } => Some((*space, *account)),
             _ => None,
         }));
+        if content.retired.is_empty() {
+            self.retiring.remove(&place);
+        } else {
+            self.retiring.insert(place);
+        }
         self.versions.insert(place, content);
         fresh
     }
@@ -195,6 +205,12 @@ impl Ledger {
     /// What a version holds.
     pub fn content(&self, place: Place) -> Option<&Content> {
         self.versions.get(&place)
+    }
+
+    /// Which versions say of which sites up to where they are held.
+    pub fn retirements(&self) -> impl Iterator<Item = (Place, (SiteId, u64))> {
+        let contents = self.retiring.iter().filter_map(|place| Some((*place, self.versions.get(place)?)));
+        contents.flat_map(|(place, content)| content.retired.iter().map(move |row| (place, *row)))
     }
 
     /// Whether an account never left a space, as far as anybody ever wrote.

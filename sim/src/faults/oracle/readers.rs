@@ -132,6 +132,20 @@ impl Client {
         self.stream = Some(stream);
     }
 
+    /// The client gives up its cursor at a node that holds `vector`, and reads the history there: it knows what that
+    /// node knows, and will be told of all else again.
+    pub fn begins_anew(&mut self, ledger: &Ledger, vector: &VersionVector) {
+        let facts = ledger.held(vector).flat_map(|(_, content)| &content.facts);
+        self.got = facts
+            .filter_map(|(_, fact)| match fact {
+                Fact::Sent { message, .. } => Some(*message),
+                _ => None,
+            })
+            .collect();
+        self.edits.clear();
+        self.texts.clear();
+    }
+
     /// The stream is gone.
     pub fn closes(&mut self) {
         self.stream = None;

@@ -1,6 +1,6 @@
 //! Packed keys and rows, as far as the judges have to read them: read by hand, from the documented formats.
 
-use mychat_replication::log::{Change, Value};
+use mychat_replication::log::{Change, SiteId, Value};
 
 /// An id of 16 bytes.
 pub type Id = [u8; 16];
@@ -22,7 +22,7 @@ pub enum Fact {
 
 /// What a change means, if it means something here.
 pub fn fact(change: &Change) -> Option<Fact> {
-    let key = blobs(&change.key)?;
+    let key = columns(&change.key)?;
     let id = |at: usize| key.get(at).and_then(|bytes| Id::try_from(bytes.as_slice()).ok());
     let Value::Blob(data) = &change.value else { return None };
     match &*change.table {
@@ -62,20 +62,30 @@ pub fn text(data: &[u8]) -> Option<String> {
     String::from_utf8(rest.get(..length)?.to_vec()).ok()
 }
 
-/// The columns of a packed key that are texts or blobs; a number is an empty one.
-fn blobs(packed: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The site that a change retires, and up to which version.
+pub fn retired(change: &Change) -> Option<(SiteId, u64)> {
+    let (Value::Blob(data), "replication_retired") = (&change.value, &*change.table) else { return None };
+    let key = columns(&change.key)?;
+    let site = SiteId(Id::try_from(key.first()?.as_slice()).ok()?);
+    let upto = key.get(2)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    // The format, then the node.
+    (data.len() == 17 && data.first() == Some(&1)).then_some((site, upto))
+}
+
+/// The columns of a packed key: texts, blobs, or the bytes of numbers.
+fn columns(packed: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (count, mut rest) = packed.split_first()?;
     let mut columns = Vec::new();
     for _ in 0..*count {
         let (tag, tail) = rest.split_first()?;
         let (number, tail) = tail.split_at_checked(usize::from(tag >> 3))?;
-        let length = match tag & 7 {
-            3 | 4 => number.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
-            _ => 0,
-        };
-        let (bytes, tail) = tail.split_at_checked(length)?;
-        columns.push(bytes.to_vec());
         rest = tail;
+        let mut bytes = number;
+        if matches!(tag & 7, 3 | 4) {
+            let length = number.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            (bytes, rest) = tail.split_at_checked(length)?;
+        }
+        columns.push(bytes.to_vec());
     }
     Some(columns)
 }

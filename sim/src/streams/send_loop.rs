@@ -1,0 +1,157 @@
+//! The least that a server of event streams can do: for every message one `send(2)` on every socket, in one thread, and
+//! nothing else. Other servers are held against it.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use clap::Args;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use super::limits;
+
+const LISTENER: Token = Token(usize::MAX);
+/// The largest request.
+const LARGEST: usize = 64 << 10;
+
+/// The flags of `mychat sim send-loop`.
+#[derive(Debug, Clone, Args)]
+pub struct SendLoopArgs {
+    /// Where it takes `POST /pub/CHANNEL` and `GET /sub/CHANNEL`
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+
+    /// How many streams it has to hold
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub streams: u32,
+}
+
+struct Conversation {
+    tcp: TcpStream,
+    /// What came and is no whole request yet.
+    request: Vec<u8>,
+    /// What the socket did not take yet.
+    left: Vec<u8>,
+}
+
+/// Serves until it is killed.
+pub fn run(args: &SendLoopArgs) -> anyhow::Result<()> {
+    limits::raise(args.streams)?;
+    let mut listener = TcpListener::bind(args.listen).with_context(|| format!("--listen {}", args.listen))?;
+    socket2::SockRef::from(&listener).listen(4096)?;
+    let mut poll = Poll::new()?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut events = Events::with_capacity(1024);
+    let mut all: Slab<Conversation> = Slab::new();
+    let mut channels: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        for event in &events {
+            if event.token() == LISTENER {
+                while let Ok((mut tcp, _)) = listener.accept() {
+                    let _ = tcp.set_nodelay(true);
+                    let entry = all.vacant_entry();
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    poll.registry().register(&mut tcp, Token(entry.key()), both)?;
+                    entry.insert(Conversation { tcp, request: Vec::new(), left: Vec::new() });
+                }
+                continue;
+            }
+            let at = event.token().0;
+            let Some(conversation) = all.get_mut(at) else { continue };
+            let going = conversation.flush().is_ok() && conversation.read(&mut piece);
+            if !going {
+                all.remove(at);
+                channels.values_mut().for_each(|members| members.retain(|member| *member != at));
+                continue;
+            }
+            while let Some(asked) = all.get_mut(at).and_then(Conversation::take) {
+                match asked {
+                    Asked::Subscribe(channel) => {
+                        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                        all[at].send(head);
+                        channels.entry(channel).or_default().push(at);
+                    }
+                    Asked::Publish(channel, body) => {
+                        all[at].send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+                        let event = [b"data: ", &body[..], b"\n\n"].concat();
+                        for member in channels.get(&channel).into_iter().flatten() {
+                            all[*member].send(&event);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Asked {
+    Subscribe(String),
+    Publish(String, Vec<u8>),
+}
+
+impl Conversation {
+    fn send(&mut self, bytes: &[u8]) {
+        if !self.left.is_empty() {
+            self.left.extend_from_slice(bytes);
+            return;
+        }
+        match self.tcp.write(bytes) {
+            Ok(taken) => self.left.extend_from_slice(&bytes[taken..]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.left.extend_from_slice(bytes),
+            // It is found broken when it is read.
+            Err(_) => {}
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.left.is_empty() {
+            match self.tcp.write(&self.left) {
+                Ok(taken) => drop(self.left.drain(..taken)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what there is; `false` when the client has gone.
+    fn read(&mut self, piece: &mut [u8]) -> bool {
+        loop {
+            match self.tcp.read(piece) {
+                Ok(0) => return false,
+                Ok(size) => self.request.extend_from_slice(&piece[..size]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.request.len() <= LARGEST,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// A whole request, if there is one.
+    fn take(&mut self) -> Option<Asked> {
+        let mut fields = [httparse::EMPTY_HEADER; 32];
+        let mut parsed = httparse::Request::new(&mut fields);
+        let httparse::Status::Complete(head) = parsed.parse(&self.request).ok()? else { return None };
+        let length = parsed.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|field| std::str::from_utf8(field.value).ok()?.parse::<usize>().ok());
+        let end = head.checked_add(length.unwrap_or_default())?;
+        let body = self.request.get(head..end)?.to_vec();
+        let path = parsed.path?;
+        let asked = match path.strip_prefix("/pub/") {
+            Some(channel) => Asked::Publish(channel.to_owned(), body),
+            None => Asked::Subscribe(path.strip_prefix("/sub/").unwrap_or(path).to_owned()),
+        };
+        self.request.drain(..end);
+        if self.request.is_empty() {
+            self.request = Vec::new();
+        }
+        Some(asked)
+    }
+}
