@@ -86,9 +86,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mychat: {}", in_one_line(&error));
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
+}
+
+/// 77 (`EX_NOPERM` of sysexits.h) where the machine or the user is not fit for `sim wan`, so that scripts can tell.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(|cause| cause.is::<mychat_sim::netns::CannotRunHere>()) {
+        return ExitCode::from(77);
+    }
+    ExitCode::FAILURE
 }
 
 /// An error with its causes. Some errors name their cause themselves, which must not stand there twice.

@@ -9,6 +9,8 @@ use crate::chaos::{self, ChaosArgs};
 use crate::faults::{self, FaultsArgs};
 use crate::latency::{self, LatencyArgs};
 use crate::model::calibrate::{self, CalibrateArgs};
+#[cfg(target_os = "linux")]
+use crate::netns;
 use crate::plan::{self, PlanArgs};
 use crate::probe::{self, ProbeArgs};
 use crate::replay::{self, ReplayArgs};
@@ -55,6 +57,7 @@ pub enum SimCommand {
     ///   mychat sim latency
     ///   mychat sim latency --regions fra,iad,sin --html latency.html --json latency.json
     ///   mychat sim latency --regions iad --users people.csv --rate 50 --duration 60
+    ///   sudo mychat sim latency --wan --duration 20
     ///
     /// A file of people (weights in any unit, last_mile_ms may be left out):
     ///   city,lat,lon,weight,last_mile_ms
@@ -145,6 +148,29 @@ pub enum SimCommand {
     ///   mychat sim faults --seeds 17 --only 3,8,12 --verbose
     #[command(verbatim_doc_comment)]
     Faults(FaultsArgs),
+    /// Run whole processes as if they were in different regions: delays, loss, bandwidth, partitions
+    ///
+    /// Each region is a network namespace, and COMMAND runs in each of them, unmodified; this process carries every
+    /// packet between them as the topology says, and takes orders that change it while everything runs. For testing
+    /// what you are about to deploy. Needs root and Linux with TUN devices (and iproute2), but no netem.
+    #[cfg(target_os = "linux")]
+    #[command(verbatim_doc_comment)]
+    Wan(netns::WanArgs),
+    /// Give an order to a running mychat sim wan
+    ///
+    /// Examples:
+    ///   mychat sim wan-ctl status
+    ///   mychat sim wan-ctl partition fra iad,syd
+    ///   mychat sim wan-ctl partition 'fra -> iad'
+    ///   mychat sim wan-ctl --run 1234 delay fra iad 80ms
+    ///   mychat sim wan-ctl heal
+    #[cfg(target_os = "linux")]
+    #[command(verbatim_doc_comment)]
+    WanCtl(netns::ControlArgs),
+    /// What sim wan starts its processes through
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    WanEnter(netns::EnterArgs),
 }
 
 /// Runs a command and prints its report. Fails when it could not be carried out or found a fault.
@@ -160,6 +186,12 @@ pub async fn run(command: SimCommand) -> anyhow::Result<()> {
         SimCommand::Streams(args) => streams::run(args, &MultiProgress::new()).await,
         SimCommand::SendLoop(args) => tokio::task::block_in_place(|| streams::send_loop::run(&args)),
         SimCommand::Faults(args) => faults::run(args).await,
+        #[cfg(target_os = "linux")]
+        SimCommand::Wan(args) => netns::run(args).await,
+        #[cfg(target_os = "linux")]
+        SimCommand::WanCtl(args) => netns::control(args).await,
+        #[cfg(target_os = "linux")]
+        SimCommand::WanEnter(args) => netns::enter(&args),
     }
 }
 
@@ -244,6 +276,9 @@ mod tests {
             ("sim plan --max-regions 0", "--max-regions"),
             ("sim plan --candidates atlantis", "--candidates"),
             ("sim plan --metric speed", "--metric"),
+            ("sim wan", "TOPOLOGY.toml"),
+            ("sim wan --patience soon a.toml", "--patience"),
+            ("sim wan-ctl", "ORDER"),
             ("sim probe", "URL"),
             ("sim probe a:1", "URL"),
             ("sim probe http://a --at 1,2", "--router"),

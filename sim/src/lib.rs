@@ -8,6 +8,7 @@
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
 //! - [`calibrate`] measures what a node on this machine can carry;
+//! - [`netns`] runs whole processes, each region in a network namespace, with a wide-area network between them;
 //! - [`command`] is how the `mychat` program offers this.
 //!
 //! Where things are and how far apart is the map of the router, [`mychat_router::geo`].
@@ -22,6 +23,7 @@ pub mod faults;
 pub mod irc;
 pub mod latency;
 pub mod model;
+pub mod netns;
 pub mod page;
 pub mod plan;
 pub mod population;

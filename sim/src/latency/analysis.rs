@@ -98,6 +98,7 @@ pub(super) fn analyse(heard: &Heard, setting: &Setting<'_>) -> anyhow::Result<La
         delivery,
         acknowledgement,
         central,
+        real_processes: None,
         late_p99: late.collect::<Distribution>().quantile(0.99),
     };
     report.answer = answer(&report);

@@ -14,6 +14,7 @@ use mychat_router::{RouterConfig, Serving};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::conversation::System;
 use crate::model::LatencyModel;
 use crate::wan::{LINK_BYTES, Wan};
 
@@ -75,11 +76,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where the router answers.
-    pub(super) fn router(&self) -> String {
-        format!("http://{}", self.router.local_addr())
-    }
-
     async fn ready(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
@@ -96,8 +92,22 @@ impl Cluster {
         }
     }
 
-    /// Waits until all nodes hold the same.
-    pub(super) async fn agree(&self) -> anyhow::Result<()> {
+    /// Ends everything.
+    pub(super) async fn stop(self) {
+        let _ = self.stop_router.send(());
+        self.router.stopped().await;
+        self.router_mesh.leave().await;
+        let mut stopping: JoinSet<()> = self.nodes.into_iter().map(Node::shutdown).collect();
+        while stopping.join_next().await.is_some() {}
+    }
+}
+
+impl System for Cluster {
+    fn router(&self) -> String {
+        format!("http://{}", self.router.local_addr())
+    }
+
+    async fn agree(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
             let mut vectors = self.nodes.iter().map(|node| node.app().store.vector());
@@ -110,15 +120,6 @@ impl Cluster {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    /// Ends everything.
-    pub(super) async fn stop(self) {
-        let _ = self.stop_router.send(());
-        self.router.stopped().await;
-        self.router_mesh.leave().await;
-        let mut stopping: JoinSet<()> = self.nodes.into_iter().map(Node::shutdown).collect();
-        while stopping.join_next().await.is_some() {}
     }
 }
 

@@ -13,7 +13,6 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
 use super::client::Http;
-use super::cluster::Cluster;
 use super::person::{Arrivals, Person, Space};
 use crate::population::City;
 
@@ -24,6 +23,14 @@ const LEAD: Duration = Duration::from_millis(300);
 /// How long after the last answer the last deliveries may take.
 const SETTLE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
+
+/// Nodes and a router that people talk over.
+pub(super) trait System {
+    /// Where the router answers.
+    fn router(&self) -> String;
+    /// Waits until all nodes hold the same.
+    async fn agree(&self) -> anyhow::Result<()>;
+}
 
 /// One message of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,14 +83,14 @@ pub(super) struct Heard {
 
 /// Brings everybody in, lets them talk, and waits until everything has arrived.
 pub(super) async fn hold(
-    cluster: &Cluster,
+    system: &impl System,
     cities: &[City],
     schedule: &[Planned],
     bar: &ProgressBar,
 ) -> anyhow::Result<Heard> {
     let http = Http::new()?;
-    let (people, space) = gather(cluster, cities, &http, bar).await?;
-    cluster.agree().await.context("the nodes do not come to know the same people")?;
+    let (people, space) = gather(&system.router(), cities, &http, bar).await?;
+    system.agree().await.context("the nodes do not come to know the same people")?;
     let arrived = Arc::new(AtomicU64::new(0));
     let mut listening = JoinSet::new();
     let mut arrivals = Vec::new();
@@ -118,16 +125,16 @@ pub(super) async fn hold(
 
 /// Everybody signs up where the router sends them, and joins one space.
 async fn gather(
-    cluster: &Cluster,
+    router: &str,
     cities: &[City],
     http: &Http,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Vec<Person>, Space)> {
     bar.set_message("signing up");
     bar.set_length(cities.len() as u64);
-    let (router, run) = (cluster.router(), uuid::Uuid::now_v7().simple().to_string());
+    let run = uuid::Uuid::now_v7().simple().to_string();
     // Collected first: the compiler can't name the lifetimes of a lazy map that is held across an await.
-    let arriving: Vec<_> = cities.iter().map(|city| Person::arrive(http, &router, city, &run)).collect();
+    let arriving: Vec<_> = cities.iter().map(|city| Person::arrive(http, router, city, &run)).collect();
     let people: Vec<Person> =
         stream::iter(arriving).buffered(SIGN_UPS).inspect(|_| bar.inc(1)).try_collect().await?;
     let first = people.first().context("there is nobody")?;

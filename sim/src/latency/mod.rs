@@ -19,14 +19,18 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use mychat_router::geo;
 
+mod agreement;
 pub(crate) mod analysis;
 mod client;
 mod cluster;
 mod conversation;
 mod page;
 mod person;
+#[cfg(target_os = "linux")]
+mod processes;
 pub(crate) mod report;
 
+pub use agreement::RealProcesses;
 pub use report::{CityPair, Computed, Inhabitant, LatencyReport, RegionPair, RegionTiming, Timing};
 
 use crate::model::{Backbone, LatencyModel};
@@ -93,6 +97,10 @@ pub struct LatencyArgs {
     /// Decides who sends when.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Let the same people talk over real processes too, each region in a network namespace as with mychat sim wan
+    /// (needs root, Linux only), and fail if the two differ by more than 10 % at the p50 or p99 of deliveries.
+    #[arg(long)]
+    pub wan: bool,
     /// Write the report as a page.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -144,7 +152,12 @@ pub async fn run(args: LatencyArgs) -> anyhow::Result<()> {
         duration: Duration::from_secs(args.duration),
         seed: args.seed,
     };
-    let report = measure(&experiment, &MultiProgress::new()).await?;
+    let progress = MultiProgress::new();
+    let mut report = measure(&experiment, &progress).await?;
+    if args.wan {
+        let real = measure_processes(&experiment, &progress).await?;
+        report.real_processes = Some(RealProcesses::compare(&real, &report));
+    }
     println!("{report}");
     if let Some(file) = &args.html {
         write(file, &page::page(&report)).await?;
@@ -152,6 +165,11 @@ pub async fn run(args: LatencyArgs) -> anyhow::Result<()> {
     if let Some(file) = &args.json {
         write(file, &serde_json::to_string_pretty(&report)?).await?;
     }
+    let differs = report.real_processes.is_some_and(|real| !real.agree());
+    ensure!(
+        !differs,
+        "real processes differ by more than 10 % (a machine that is busy with other things can do that)"
+    );
     Ok(())
 }
 
@@ -163,29 +181,58 @@ pub(crate) async fn write(file: &std::path::Path, text: &str) -> anyhow::Result<
     Ok(())
 }
 
-/// Starts the nodes, lets people talk, and times everything.
+/// Starts the nodes in this process, lets people talk, and times everything.
 pub async fn measure(experiment: &Experiment, progress: &MultiProgress) -> anyhow::Result<LatencyReport> {
-    let mut regions = experiment.regions.clone();
-    regions.sort_unstable();
-    regions.dedup();
-    ensure!(regions.len() == experiment.regions.len(), "--regions: each region once");
-    let schedule = conversation::schedule(
-        experiment.cities.len(),
-        experiment.rate,
-        experiment.duration,
-        experiment.seed,
-    );
-    let deliveries = schedule.len() as f64 * experiment.cities.len() as f64;
-    ensure!(
-        deliveries <= MOST_DELIVERIES,
-        "{deliveries:.0} deliveries are more than the {MOST_DELIVERIES:.0} that are kept: lower --rate or --duration"
-    );
+    let schedule = schedule(experiment)?;
     let bar = progress.add(bar()?);
     bar.set_message("starting nodes");
     let cluster = cluster::Cluster::start(&experiment.regions, &experiment.model).await?;
     let heard = conversation::hold(&cluster, &experiment.cities, &schedule, &bar).await;
     cluster.stop().await;
     bar.finish_and_clear();
+    analyse(experiment, &heard?)
+}
+
+/// The same with processes of their own in network namespaces. Needs root.
+#[cfg(target_os = "linux")]
+pub async fn measure_processes(
+    experiment: &Experiment,
+    progress: &MultiProgress,
+) -> anyhow::Result<LatencyReport> {
+    let schedule = schedule(experiment)?;
+    let bar = progress.add(bar()?);
+    bar.set_message("starting processes");
+    let cluster = processes::RealCluster::start(&experiment.regions, &experiment.model).await?;
+    let heard = conversation::hold(&cluster, &experiment.cities, &schedule, &bar).await;
+    let stopped = cluster.stop().await;
+    bar.finish_and_clear();
+    let report = analyse(experiment, &heard?)?;
+    stopped.map(|()| report)
+}
+
+/// The same with processes of their own, which only Linux can do.
+#[cfg(not(target_os = "linux"))]
+pub async fn measure_processes(_: &Experiment, _: &MultiProgress) -> anyhow::Result<LatencyReport> {
+    Err(crate::netns::CannotRunHere::because("needs the network namespaces of Linux").into())
+}
+
+/// Who says something when.
+fn schedule(experiment: &Experiment) -> anyhow::Result<Vec<conversation::Planned>> {
+    let mut regions = experiment.regions.clone();
+    regions.sort_unstable();
+    regions.dedup();
+    ensure!(regions.len() == experiment.regions.len(), "--regions: each region once");
+    let (people, rate) = (experiment.cities.len(), experiment.rate);
+    let schedule = conversation::schedule(people, rate, experiment.duration, experiment.seed);
+    let deliveries = schedule.len() as f64 * people as f64;
+    ensure!(
+        deliveries <= MOST_DELIVERIES,
+        "{deliveries:.0} deliveries are more than the {MOST_DELIVERIES:.0} that are kept: lower --rate or --duration"
+    );
+    Ok(schedule)
+}
+
+fn analyse(experiment: &Experiment, heard: &conversation::Heard) -> anyhow::Result<LatencyReport> {
     let setting = analysis::Setting {
         regions: &experiment.regions,
         cities: &experiment.cities,
@@ -194,7 +241,7 @@ pub async fn measure(experiment: &Experiment, progress: &MultiProgress) -> anyho
         rate: experiment.rate,
         warm_up: WARM_UP.min(experiment.duration / 4),
     };
-    analysis::analyse(&heard?, &setting)
+    analysis::analyse(heard, &setting)
 }
 
 fn bar() -> anyhow::Result<ProgressBar> {

@@ -164,5 +164,6 @@ fn method(page: &mut Page, report: &LatencyReport) {
         report.own_share.p99,
         report.late_p99
     );
-    page.section("How this was measured", &text, "");
+    let real = report.real_processes.as_ref().map(|real| format!(" {}", real.sentence()));
+    page.section("How this was measured", &(text + &real.unwrap_or_default()), "");
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::agreement::RealProcesses;
 use crate::population::City;
 use crate::weighted::Summary;
 
@@ -45,6 +46,8 @@ pub struct LatencyReport {
     pub computed: Computed,
     /// What one server would give the same people, best first; computed from the same model and the own share.
     pub central: Vec<Computed>,
+    /// The same people over real processes, if asked for.
+    pub real_processes: Option<RealProcesses>,
     /// How late messages left by the schedule at p99: the load of this machine.
     pub late_p99: f64,
 }
@@ -202,6 +205,9 @@ impl LatencyReport {
             &delivery.measured,
             &acknowledgement.measured,
         )];
+        rows.extend(self.real_processes.as_ref().map(|real| {
+            row("the same as real processes (measured)".to_owned(), &real.delivery, &real.acknowledgement)
+        }));
         let computed = &self.computed;
         let name = format!("nodes in {} (computed)", computed.region);
         rows.push(row(name, &computed.delivery, &computed.acknowledgement));
@@ -247,6 +253,10 @@ impl fmt::Display for LatencyReport {
             share(&self.own_share),
             share(&self.own_share_of_acknowledgement),
             self.backbone
-        )
+        )?;
+        match &self.real_processes {
+            Some(real) => writeln!(f, "{}", real.sentence()),
+            None => Ok(()),
+        }
     }
 }

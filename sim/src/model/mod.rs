@@ -57,6 +57,11 @@ impl LatencyModel {
             .max(floor_rtt_ms(a.point, b.point))
     }
 
+    /// The round trip between two places of which nothing is known but where they are, in milliseconds.
+    pub fn between_places_ms(&self, a: Point, b: Point) -> f64 {
+        Constants::FITTED.rtt_ms(a, b).max(floor_rtt_ms(a, b))
+    }
+
     /// The time that the emulated network takes from one region to another; nothing for a region on no map.
     pub fn one_way(&self, a: &str, b: &str) -> Duration {
         match (geo::region(a), geo::region(b)) {
