@@ -128,6 +128,38 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
 }
 
 #[test]
+fn i5_a_commit_that_does_not_follow_what_was_told_brings_what_is_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut a = Node::open(folder.path(), "a.db");
+    let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
+    let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
+    a.write(move |batch| {
+        spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
+        Ok(())
+    });
+    let desk = Desk::new(a.store.clone());
+    let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
+    let mut reader = desk.open(me, session, None).expect("a cursor").expect("a stream");
+    assert_eq!(reader.take().map(|told| told.len()), Some(0));
+    let mut commits = a.store.commits();
+    for body in ["one", "two", "three"] {
+        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random: 7 };
+        a.write(move |batch| send(batch, space, draft));
+    }
+    let commits: Vec<_> = std::iter::from_fn(|| commits.try_recv().ok()).collect();
+    assert_eq!(commits.len(), 3);
+    desk.tell(Some(vec![Arc::clone(&commits[0])]));
+    desk.tell(Some(vec![Arc::clone(&commits[2])]));
+    let told = reader.take().expect("the stream goes on");
+    let bodies: Vec<&str> = told.iter().map(|item| std::str::from_utf8(&item.wire).unwrap()).collect();
+    assert_eq!(bodies.len(), 3, "{bodies:?}");
+    for (told, body) in bodies.iter().zip(["\"one\"", "\"two\"", "\"three\""]) {
+        assert!(told.contains(body), "{bodies:?}");
+    }
+}
+
+#[test]
 fn i5_a_cursor_without_retired_sites_is_good_at_every_node_that_knows_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let [mut a, mut b, mut c] = ["a.db", "b.db", "c.db"].map(|name| Node::open(folder.path(), name));

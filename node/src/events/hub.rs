@@ -7,7 +7,7 @@ use std::{
 };
 
 use mychat_replication::{
-    log::Frame,
+    log::{Frame, Version, VersionVector},
     store::{Commit, Store, StoreError},
 };
 use tokio::{
@@ -232,16 +232,13 @@ impl Task {
             tokio::select! {
                 commit = commits.recv() => match commit {
                     Ok(commit) => {
-                        let mut batch = vec![commit];
-                        while batch.len() < COMMITS_AT_ONCE && let Ok(more) = commits.try_recv() {
-                            batch.push(more);
-                        }
+                        let (batch, missed) = gather(commit, &mut commits);
                         self.commits(batch).await;
+                        if missed > 0 {
+                            self.missed(missed).await;
+                        }
                     }
-                    Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        metrics::counter!("mychat_events_missed_commits_total").increment(missed);
-                        self.catch_up().await;
-                    }
+                    Err(broadcast::error::RecvError::Lagged(missed)) => self.missed(missed).await,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(open) = opening.recv() => {
@@ -261,6 +258,12 @@ impl Task {
             }
             self.room().await;
         }
+    }
+
+    /// More commits came than are kept for the hub: the logs have them.
+    async fn missed(&self, commits: u64) {
+        metrics::counter!("mychat_events_missed_commits_total").increment(commits);
+        self.catch_up().await;
     }
 
     /// Waits while a reactor is behind: what is committed meanwhile is in the logs.
@@ -283,7 +286,7 @@ impl Task {
 
     /// Tells what follows from commits. Should the read fail, the logs are read instead, until it works.
     pub(super) async fn commits(&self, commits: Vec<Arc<Commit>>) {
-        let audience = {
+        let (audience, position) = {
             let mut state = lock(&self.state);
             if state.open() == 0 {
                 for commit in &commits {
@@ -291,7 +294,7 @@ impl Task {
                 }
                 return;
             }
-            state.audience()
+            (state.audience(), state.position().clone())
         };
         if commits.iter().any(|commit| commit.frames.is_empty()) {
             // The database was replaced by one that holds more: what is new is in the logs only.
@@ -299,6 +302,10 @@ impl Task {
         }
         let frames: Vec<Arc<Frame>> =
             commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
+        if !follow(position, &frames) {
+            tracing::error!("a commit does not follow what was told: the log is read for what is between");
+            return self.catch_up().await;
+        }
         let rows: usize = frames.iter().map(|frame| frame.changes.len()).sum();
         let read = move |db: &rusqlite::Connection| {
             frames
@@ -401,5 +408,50 @@ impl Task {
                 state = lock(&self.state);
             }
         }
+    }
+}
+
+/// What has come besides `first`, up to a number; and how many commits were missed right after that.
+fn gather(first: Arc<Commit>, commits: &mut broadcast::Receiver<Arc<Commit>>) -> (Vec<Arc<Commit>>, u64) {
+    let mut batch = vec![first];
+    while batch.len() < COMMITS_AT_ONCE {
+        match commits.try_recv() {
+            Ok(more) => batch.push(more),
+            // It is said only once.
+            Err(broadcast::error::TryRecvError::Lagged(missed)) => return (batch, missed),
+            Err(_) => break,
+        }
+    }
+    (batch, 0)
+}
+
+/// Whether each frame follows what was told before. The first of a site follows what this node had of it under another
+/// name (see `store/site.rs`), or nothing.
+fn follow(mut position: VersionVector, frames: &[Arc<Frame>]) -> bool {
+    frames.iter().all(|frame| {
+        let told = position.get(frame.site);
+        position.advance(frame.site, frame.version.max(told));
+        told == Version(0) || frame.after <= told
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i5_commits_that_are_missed_while_others_are_gathered_are_noticed() {
+        let (sender, mut commits) = broadcast::channel(2);
+        let commit = || Arc::new(Commit { frames: Vec::new(), vector: Arc::default(), local: true });
+        sender.send(commit()).expect("a receiver");
+        let first = commits.recv().await.expect("a commit");
+        for _ in 0..5 {
+            sender.send(commit()).expect("a receiver");
+        }
+        let (batch, missed) = gather(first, &mut commits);
+        assert_eq!((batch.len(), missed), (1, 3));
+        let next = commits.try_recv().expect("what is kept comes after that");
+        let (batch, missed) = gather(next, &mut commits);
+        assert_eq!((batch.len(), missed), (2, 0));
     }
 }
