@@ -286,7 +286,7 @@ impl Task {
 
     /// Tells what follows from commits. Should the read fail, the logs are read instead, until it works.
     pub(super) async fn commits(&self, commits: Vec<Arc<Commit>>) {
-        let (audience, position) = {
+        let (audience, follows) = {
             let mut state = lock(&self.state);
             if state.open() == 0 {
                 for commit in &commits {
@@ -294,7 +294,8 @@ impl Task {
                 }
                 return;
             }
-            (state.audience(), state.position().clone())
+            let frames = commits.iter().flat_map(|commit| &commit.frames);
+            (state.audience(), follow(state.position(), frames))
         };
         if commits.iter().any(|commit| commit.frames.is_empty()) {
             // The database was replaced by one that holds more: what is new is in the logs only.
@@ -302,7 +303,7 @@ impl Task {
         }
         let frames: Vec<Arc<Frame>> =
             commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
-        if !follow(position, &frames) {
+        if !follows {
             tracing::error!("a commit does not follow what was told: the log is read for what is between");
             return self.catch_up().await;
         }
@@ -427,10 +428,12 @@ fn gather(first: Arc<Commit>, commits: &mut broadcast::Receiver<Arc<Commit>>) ->
 
 /// Whether each frame follows what was told before. The first of a site follows what this node had of it under another
 /// name (see `store/site.rs`), or nothing.
-fn follow(mut position: VersionVector, frames: &[Arc<Frame>]) -> bool {
-    frames.iter().all(|frame| {
-        let told = position.get(frame.site);
-        position.advance(frame.site, frame.version.max(told));
+fn follow<'a>(position: &VersionVector, mut frames: impl Iterator<Item = &'a Arc<Frame>>) -> bool {
+    // What the frames add; the position itself is as long as there are sites, and this is done for each commit.
+    let mut beyond = VersionVector::default();
+    frames.all(|frame| {
+        let told = position.get(frame.site).max(beyond.get(frame.site));
+        beyond.advance(frame.site, frame.version.max(told));
         told == Version(0) || frame.after <= told
     })
 }
