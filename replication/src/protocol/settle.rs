@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use super::{Action, Core, Now};
-use crate::{
-    log::Version,
-    mutation::{self, Mutation},
-};
+use crate::mutation::{self, Mutation};
 
 /// After the first answer, how long the other connected peers are waited for.
 const OTHERS: Duration = Duration::from_millis(300);
@@ -55,17 +52,12 @@ impl Core {
             self.announce_settled();
             return;
         }
-        let answers: Vec<Version> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.answered)
-            .map(|(_, peer)| peer.heads.get(self.site))
-            .collect();
+        let answers = self.peers.iter().filter(|(_, peer)| peer.answered).count();
         match self.settling.phase {
             Phase::Asking { since } => {
                 let since = since.unwrap_or(now);
                 self.settling.phase = Phase::Asking { since: Some(since) };
-                if !answers.is_empty() {
+                if answers > 0 {
                     self.settling.phase = Phase::Answered { until: now + OTHERS };
                     self.settle(now);
                 } else if now >= since + PATIENCE {
@@ -76,7 +68,7 @@ impl Core {
                     self.lost_tail();
                 }
             }
-            Phase::Answered { until } if now >= until || answers.len() == self.peers.len() => {
+            Phase::Answered { until } if now >= until || answers == self.peers.len() => {
                 self.settling.phase = Phase::Over;
             }
             Phase::Answered { .. } | Phase::Renewing | Phase::Over => {}
