@@ -14,10 +14,14 @@ import { net } from './net/net.js';
  * @typedef {{items: T[], next: string|null}} Page
  */
 
-/** Random version 4 UUID; `crypto.randomUUID` exists only on https and loopback pages. */
-export function uuid() {
+/**
+ * Version 7 UUID (RFC 9562): the time, then chance. Such ids sort by time, so what nodes look up for a new one is where
+ * the last ones were put. (`crypto.randomUUID` gives version 4, and only on https and loopback pages.)
+ */
+export function uuid(now = Date.now()) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40;
+  for (let at = 0, time = now; at < 6; at += 1, time = Math.floor(time / 256)) bytes[5 - at] = time % 256;
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x70;
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80;
   const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
