@@ -41,8 +41,11 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
     vec![
         format!(
             "In this process, with a node's store (schema, local tables, fsync), messages of {} bytes with a client's \
-             id from {} sites in {} spaces.",
-            args.general.body_bytes, args.sites, args.spaces
+             id ({}) from {} sites in {} spaces.",
+            args.general.body_bytes,
+            if args.scattered_client_ids { "scattered" } else { "sorted by time, as the web client's" },
+            args.sites,
+            args.spaces
         ),
         format!(
             "At each size, in each of {ROUNDS} rounds: {ONES} messages written and merged one to a version, each awaited, \
@@ -108,6 +111,8 @@ struct World {
     spaces: Vec<SpaceId>,
     author: AccountId,
     size: usize,
+    /// Whether client ids do not sort by time.
+    scattered: bool,
     /// The other sites, and what is held of each.
     sites: Vec<(SiteId, Version)>,
     /// Whose turn it is.
@@ -132,16 +137,29 @@ impl World {
         let change = change.context("the first message is not in the log")?;
         let data = Template::new(change.value.as_blob().context("a message without data")?.to_vec());
         let sites = (1..args.sites).map(|number| (SiteId(*uuid(3, number).0.as_bytes()), Version(0)));
-        Ok(Self { store, data, change, spaces, author, size, sites: sites.collect(), turn: 0, next: 1 })
+        let scattered = args.scattered_client_ids;
+        Ok(Self {
+            store,
+            data,
+            change,
+            spaces,
+            author,
+            size,
+            scattered,
+            sites: sites.collect(),
+            turn: 0,
+            next: 1,
+        })
     }
 
-    /// The next message: its place and time, and its number, which does not go up with them.
+    /// The next message: its place and time, and its number, by which its client id sorts.
     fn message(&mut self) -> (SpaceId, Stamp, u64) {
         let number = self.next;
         self.next += 1;
         let random = scrambled(number);
         let space = self.spaces[usize::try_from(random >> 32).unwrap_or_default() % self.spaces.len()];
-        (space, Stamp::from_millis(EPOCH + number), random % 10_000_000_000)
+        let sorts_as = if self.scattered { random % 10_000_000_000 } else { number };
+        (space, Stamp::from_millis(EPOCH + number), sorts_as)
     }
 
     /// The next frame of the site whose turn it is.

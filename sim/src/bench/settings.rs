@@ -228,6 +228,10 @@ pub struct GrowthArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub spaces: usize,
 
+    /// Give the messages client ids that do not sort by time, unlike those of the web client
+    #[arg(long)]
+    pub scattered_client_ids: bool,
+
     /// What all benchmarks take.
     #[command(flatten)]
     pub general: General,
