@@ -89,6 +89,12 @@ impl Clock {
         self.last
     }
 
+    /// A stamp that all those of the next `millis` milliseconds come before, unless very many are given out.
+    #[must_use]
+    pub const fn ahead(&self, millis: u64) -> Stamp {
+        Stamp::from_u64(self.last.0.saturating_add(millis << COUNTER_BITS))
+    }
+
     /// Takes note of a stamp that came from elsewhere, so that what happens here next is later.
     pub fn observe(&mut self, seen: Stamp, wall_millis: u64) {
         if seen.millis() <= wall_millis.saturating_add(MAX_DRIFT_MILLIS) {

@@ -1,8 +1,13 @@
 //! The store alone: what the invariants of the design ask of one database and of two that exchange logs.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use mychat_replication::{
+    clock::Stamp,
     log::{Frame, SiteId, Value, Version},
     store::{Applied, Derive, Migration, Row, Schema, Store, StoreError},
 };
@@ -441,4 +446,44 @@ async fn a_node_whose_clock_was_set_back_still_starts_as_a_younger_process() {
         last = store.generation();
         store.close().await;
     }
+}
+
+/// Stamps are reserved ahead: a node that was killed must not give one out again, and one that was stopped need not keep
+/// clear of those that it never gave out.
+#[tokio::test]
+async fn stamps_after_a_restart_are_later_than_all_before() {
+    async fn stamp(store: &Store) -> Stamp {
+        let mark = Arc::new(Mutex::new(None));
+        let given = Arc::clone(&mark);
+        let written = store.write(move |batch| {
+            let stamp = batch.stamp();
+            *given.lock().expect("nobody panics") = Some(stamp);
+            let key = vec!["who".into(), batch.site().0.into()];
+            batch.set("mark", key, Some(stamp.to_u64().to_be_bytes().into()));
+            Ok::<_, StoreError>(())
+        });
+        written.await.expect("it is written");
+        mark.lock().expect("nobody panics").expect("a stamp was given out")
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "a.db");
+    let mut last = Stamp::default();
+    for _ in 0..20 {
+        last = stamp(&store).await;
+    }
+    // What a process leaves that is killed now.
+    for (from, to) in [("a.db", "killed.db"), ("a.db-wal", "killed.db-wal")] {
+        std::fs::copy(folder.path().join(from), folder.path().join(to)).unwrap();
+    }
+    let killed = open(folder.path(), "killed.db");
+    assert_eq!(killed.vector(), store.vector(), "the own head is in the database");
+    assert!(stamp(&killed).await > last);
+
+    let last = stamp(&store).await;
+    store.close().await;
+    drop(store);
+    let db = Connection::open(folder.path().join("a.db")).unwrap();
+    let kept: i64 = db.query_row("SELECT stamp FROM replication_node", [], |row| row.get(0)).unwrap();
+    assert!(Stamp::from_u64(kept.cast_unsigned()) >= last);
+    assert_eq!(Stamp::from_u64(kept.cast_unsigned()).millis(), last.millis(), "nothing is reserved any more");
 }

@@ -186,9 +186,8 @@ fn prepare(
         if check != "ok" {
             return Err(AdoptError::Damaged(check));
         }
-        let mut vector = read_vector(&db).map_err(|error| damaged(&error))?;
-        let head = site::head(&db)?;
-        vector.set(site::current(&db)?, head);
+        let vector = read_vector(&db).map_err(|error| damaged(&error))?;
+        let head = vector.get(site::current(&db)?);
         if vector != *announced {
             return Err(AdoptError::Damaged("it does not hold what was announced".into()));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, Rows};
+use rusqlite::{Connection, Row, Rows};
 
 use crate::{
     clock::Stamp,
@@ -40,10 +40,13 @@ pub fn read(db: &Connection, site: SiteId, after: Version, max_bytes: usize) -> 
 
 /// How much of `site`'s log the snapshot holds.
 fn held(db: &Connection, site: SiteId) -> rusqlite::Result<Version> {
-    db.prepare_cached("SELECT version FROM replication_vector WHERE grp = ?1 AND site = ?2")?
-        .query_row((GroupId::GLOBAL.0, site.0), |row| row.get::<_, i64>(0))
-        .optional()
-        .map(|version| Version(version.unwrap_or(0).cast_unsigned()))
+    // The own log is the extension's to count, which also counts other sites', but not what was set aside of them.
+    db.prepare_cached(
+        "SELECT max(coalesce((SELECT version FROM replication_vector WHERE grp = ?1 AND site = ?2), 0),
+                    coalesce((SELECT db_version FROM crsql_db_versions WHERE site_id = ?2), 0))",
+    )?
+    .query_row((GroupId::GLOBAL.0, site.0), |row| row.get::<_, i64>(0))
+    .map(|version| Version(version.cast_unsigned()))
 }
 
 struct Collected {

@@ -46,6 +46,8 @@ pub struct Writer {
     later: Later,
     health: health::Monitor,
     clock: Clock,
+    /// The database says that no stamp after this one was given out.
+    reserved: Stamp,
     node: NodeId,
     generation: u64,
     /// The head of the own log when the database was opened: what came later is new, whatever the disk lost.
@@ -58,6 +60,10 @@ pub struct Writer {
     commits: broadcast::Sender<Arc<Commit>>,
     surroundings: Arc<dyn Surroundings>,
 }
+
+/// Stamps are reserved for so many milliseconds, lest each commit write a page for its own. A node that is killed goes on
+/// after them.
+const RESERVED_MILLIS: u64 = 250;
 
 /// Rows written in the transaction that is open.
 struct Group {
@@ -87,10 +93,8 @@ impl Writer {
         let stamp = start::stamp_of_this_start(&db, stamp, surroundings.as_ref());
         let tables = Tables::read(&db)?;
         let site = site::current(&db)?;
-        let mut held = read_vector(&db)?;
-        // The vector moves with the log in one transaction; should they differ all the same, the log is right.
-        let opened_at = site::head(&db)?;
-        held.set(site, opened_at);
+        let held = read_vector(&db)?;
+        let opened_at = held.get(site);
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
         let (retired, _) = watch::channel(Arc::new(read_retired(&db)?));
@@ -105,6 +109,7 @@ impl Writer {
             later,
             health: health::Monitor::new(path, node),
             clock: Clock::starting_after(stamp),
+            reserved: stamp,
             node,
             generation: stamp.millis(),
             opened_at,
@@ -186,6 +191,10 @@ impl Writer {
 
     pub fn close(&mut self) {
         if let Some(db) = self.db.take() {
+            // The next start need not keep clear of stamps that were never given out.
+            if let Err(error) = write_stamp(&db, self.clock.last()) {
+                tracing::debug!(%error, "the last stamp could not be kept");
+            }
             connection::close(db);
         }
     }
@@ -342,8 +351,11 @@ impl Writer {
             group.finishes.drain(..).for_each(|finish| finish(Ok(Arc::clone(&vector))));
         }
         let started = Instant::now();
-        write_vector(db, site, group.version)?;
-        write_stamp(db, self.clock.last())?;
+        // The own head needs no row: the extension keeps it.
+        let reserved = (self.clock.last() > self.reserved).then(|| self.clock.ahead(RESERVED_MILLIS));
+        if let Some(stamp) = reserved {
+            write_stamp(db, stamp)?;
+        }
         db.prepare_cached("COMMIT")?.raw_execute()?;
         metrics::histogram!("mychat_store_commit_seconds").record(started.elapsed().as_secs_f64());
         metrics::histogram!("mychat_store_commit_rows").record(group.changes.len() as f64);
@@ -359,6 +371,7 @@ impl Writer {
         #[cfg(debug_assertions)]
         compare_with_log(db, &frame)?;
         self.held.advance(site, group.version);
+        self.reserved = reserved.unwrap_or(self.reserved);
         self.health.succeeded();
         let vector = self.announce(vec![frame], true);
         for finish in group.finishes.drain(..) {
@@ -479,6 +492,7 @@ impl Writer {
         let old = *self.site.borrow();
         self.clock.observe(incoming.stamp(), self.surroundings.wall_millis());
         incoming.seal(self.clock.last())?;
+        self.reserved = self.clock.last();
         if let Some(db) = self.db.take() {
             connection::close(db);
         }
@@ -507,9 +521,15 @@ impl Writer {
     }
 }
 
-/// What the database says it holds of each site's log.
+/// What the database holds of each site's log: by `replication_vector` of the others', by the extension of its own.
 pub fn read_vector(db: &Connection) -> rusqlite::Result<VersionVector> {
-    db.prepare_cached("SELECT site, version FROM replication_vector WHERE grp = ?1")?
+    db.prepare_cached(
+        "SELECT site, max(version) FROM (
+             SELECT site, version FROM replication_vector WHERE grp = ?1
+             UNION ALL
+             SELECT v.site_id, v.db_version FROM crsql_db_versions v JOIN crsql_site_id s USING (site_id) WHERE s.ordinal = 0)
+         GROUP BY site",
+    )?
         .query_map([GroupId::GLOBAL.0], |row| {
             Ok((SiteId(row.get(0)?), Version(row.get::<_, i64>(1)?.cast_unsigned())))
         })?

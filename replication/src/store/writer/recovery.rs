@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{OpenError, StoreError, connection, site},
-    Writer, read_retired, read_vector, write_stamp,
+    RESERVED_MILLIS, Writer, read_retired, read_vector, write_stamp,
 };
 
 impl Writer {
@@ -43,7 +43,6 @@ impl Writer {
         let site = site::current(&db)?;
         let retired = Arc::new(read_retired(&db)?);
         self.held = read_vector(&db)?;
-        self.held.set(site, site::head(&db)?);
         self.site.send_replace(site);
         self.retired.send_replace(retired);
         self.vector.send_replace(Arc::new(self.held.clone()));
@@ -55,14 +54,18 @@ impl Writer {
     /// takes them again.
     pub(super) fn probe(&mut self) {
         // A row that stays the same would not be written.
-        let stamp = self.clock.tick(self.surroundings.wall_millis());
+        self.clock.tick(self.surroundings.wall_millis());
+        let stamp = self.clock.ahead(RESERVED_MILLIS);
         let tried = self.db().and_then(|db| {
             db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
             write_stamp(db, stamp)?;
             Ok(db.prepare_cached("COMMIT")?.raw_execute().map(drop)?)
         });
         match tried {
-            Ok(()) => self.health.succeeded(),
+            Ok(()) => {
+                self.reserved = stamp;
+                self.health.succeeded();
+            }
             Err(error) => self.recover(&error),
         }
     }
