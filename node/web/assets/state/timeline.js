@@ -169,6 +169,10 @@ export function changeReaction(space, id, emoji, account, on) {
   });
 }
 
+/** @param {Message} message @param {Message} known */
+const isOlder = (message, known) =>
+  known.edited_at !== null && (message.edited_at === null || Date.parse(message.edited_at) < Date.parse(known.edited_at));
+
 /** @param {Timeline} timeline @param {Message} message */
 function insert(timeline, message) {
   const { items } = timeline;
@@ -176,8 +180,8 @@ function insert(timeline, message) {
   while (at > 0 && /** @type {Message} */ (items[at - 1]).id > message.id) at--;
   const before = items[at - 1];
   if (before?.id !== message.id) items.splice(at, 0, message);
-  // An old copy must not undo a deletion that we already know of.
-  else if (!before.deleted || message.deleted) items[at - 1] = message;
+  // An old copy must not undo a deletion or an edit that we already know of: a node may lag behind our last one.
+  else if (message.deleted || (!before.deleted && !isOlder(message, before))) items[at - 1] = message;
 }
 
 /** @param {Timeline} timeline @param {number} unread */
