@@ -12,7 +12,7 @@ use mychat_node::{
     events::{Cursor, Desk, Unreadable},
     http::Problem,
     ids::{AccountId, SessionId, SpaceId},
-    messages::call::{Draft, Text, edit, send},
+    messages::call::{Draft, Text, delete, edit, send},
     spaces,
 };
 use mychat_replication::{
@@ -125,6 +125,55 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     let told: Vec<&str> = told.iter().map(|item| std::str::from_utf8(&item.wire).unwrap()).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("event: message.edited") && told[0].contains("\"two\""), "{told:?}");
+}
+
+#[test]
+fn a_client_that_was_told_of_an_older_edit_hears_again_of_the_one_that_it_knew() {
+    for deletes in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let [mut a, mut b, mut c] = ["a.db", "b.db", "c.db"].map(|name| Node::open(folder.path(), name));
+        let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
+        let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
+        let text = |body: &str| Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        a.write(move |batch| {
+            spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
+            Ok(())
+        });
+        let draft =
+            Draft { author: me, text: text("one"), client_id: None, reply_to: None, thread: None, random: 7 };
+        let message = a.write(move |batch| send(batch, space, draft)).id;
+        let site = a.store.site();
+        b.take(&a, site, 2);
+        c.take(&a, site, 2);
+        let (two, three) = (text("two"), text("three"));
+        b.write(move |batch| edit(batch, space, message, me, two));
+        a.write(move |batch| match deletes {
+            true => delete(batch, space, message, me),
+            false => edit(batch, space, message, me, three).map(drop),
+        });
+
+        // The client has seen what was last, and comes to a node that has not.
+        let mut commits = c.store.commits();
+        let desk = Desk::new(c.store.clone());
+        let cursor = Cursor::from(a.store.vector().as_ref());
+        let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
+        let mut reader =
+            desk.open(me, session, Some(&cursor.to_string())).expect("a cursor").expect("a stream");
+        while reader.is_behind() {
+            assert_eq!(reader.take().expect("the stream goes on").len(), 0);
+        }
+        let mut told = |c: &mut Node, from: &Node, site| {
+            c.take(from, site, u64::MAX);
+            desk.tell(Some(vec![commits.try_recv().expect("a commit")]));
+            let told = reader.take().expect("the stream goes on");
+            told.iter().map(|item| String::from_utf8_lossy(&item.wire).into_owned()).collect::<Vec<_>>()
+        };
+        let older = told(&mut c, &b, b.store.site());
+        assert!(older.len() == 1 && older[0].contains("\"two\""), "{older:?}");
+        let latest = told(&mut c, &a, site);
+        let says = if deletes { "event: message.deleted" } else { "\"three\"" };
+        assert!(latest.len() == 1 && latest[0].contains(says), "{latest:?}");
+    }
 }
 
 #[test]

@@ -402,6 +402,6 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
         accounts: vec![id],
         at: at.stamp,
         data: serde_json::to_value(account).unwrap_or_default(),
-        anew: None,
+        anew: Some("account.updated"),
     }))
 }

@@ -57,7 +57,8 @@ pub struct Event {
     pub at: Stamp,
     /// The event's data.
     pub data: serde_json::Value,
-    /// What it is to a client that has heard of its row before, but maybe not of all that the data says now.
+    /// What it is to a client that has heard of its row before, at a node that was further on than this one. What says how
+    /// something is now has to be said again if this node has told the client something meanwhile: it was older.
     pub anew: Option<&'static str>,
 }
 

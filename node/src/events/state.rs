@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -47,8 +47,15 @@ struct Stream {
     reader: Reader,
     spaces: BTreeSet<SpaceId>,
     queue: Arc<Queue>,
-    /// What the client has seen beyond what this node holds, until the node has it too.
-    ahead: Option<Cursor>,
+    ahead: Option<Ahead>,
+}
+
+/// What the client has seen beyond what this node holds, until the node has it too.
+struct Ahead {
+    cursor: Cursor,
+    /// Whether this node has told the client anything meanwhile. It may have been older than what the client knew, so
+    /// what says how something is now is said again when it comes.
+    told: AtomicBool,
 }
 
 /// A stream that leaves its queue for a reactor.
@@ -140,7 +147,9 @@ impl State {
         let id = self.next;
         let Subscription { account, session, only, cursor } = subscription;
         let queue = Arc::new(Queue::default());
-        let ahead = Some(cursor).filter(|cursor| !cursor.is_covered_by(&self.position));
+        let lacks = self.position.iter().any(|(site, version)| cursor.seen(prefix(site)) < version.0);
+        let ahead =
+            (!cursor.is_covered_by(&self.position)).then(|| Ahead { cursor, told: AtomicBool::new(lacks) });
         if ahead.is_some() {
             self.ahead.insert(id);
         }
@@ -232,7 +241,7 @@ impl State {
         let (position, streams) = (&self.position, &mut self.streams);
         self.ahead.retain(|id| {
             let Some(stream) = streams.get_mut(id) else { return false };
-            let still = stream.ahead.as_ref().is_some_and(|ahead| !ahead.is_covered_by(position));
+            let still = stream.ahead.as_ref().is_some_and(|ahead| !ahead.cursor.is_covered_by(position));
             if !still {
                 stream.ahead = None;
                 stream.queue.nudge();
@@ -263,12 +272,15 @@ impl State {
                 // The usual case: every stream stands where the hub does, and gets the same bytes.
                 None => Arc::clone(shared.get_or_insert_with(encode)),
                 Some(ahead) => {
-                    let kind = match ahead.has_seen(prefix(site), version, sequence) {
-                        true => event.anew,
+                    let kind = match ahead.cursor.has_seen(prefix(site), version, sequence) {
+                        true => event
+                            .anew
+                            .filter(|anew| *anew != event.kind || ahead.told.load(Ordering::Relaxed)),
                         false => Some(event.kind),
                     };
                     let Some(kind) = kind else { continue };
-                    let id = self.cursors.write(&seen(ahead.clone()));
+                    ahead.told.store(true, Ordering::Relaxed);
+                    let id = self.cursors.write(&seen(ahead.cursor.clone()));
                     Arc::new(Item::new(Some(id), kind, &event.data))
                 }
             };
@@ -379,7 +391,7 @@ impl State {
             match &stream.ahead {
                 None => stream.queue.push(&shared),
                 Some(ahead) => {
-                    let mut cursor = ahead.clone();
+                    let mut cursor = ahead.cursor.clone();
                     cursor.merge(&self.position);
                     stream.queue.push(&item(cursor))
                 }

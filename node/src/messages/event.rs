@@ -115,5 +115,5 @@ fn reacted(
 }
 
 fn event(kind: &'static str, space: SpaceId, at: Stamp, data: serde_json::Value) -> Event {
-    Event { kind, space: Some(space), accounts: Vec::new(), at, data, anew: None }
+    Event { kind, space: Some(space), accounts: Vec::new(), at, data, anew: Some(kind) }
 }

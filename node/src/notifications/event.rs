@@ -21,5 +21,12 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
     }
     let unread = store::unread(db, space, account)?;
     let data = json!({ "space": space, "account": account, "message": mark.message, "unread": unread });
-    Ok(Some(Event { kind: "read", space: None, accounts: vec![account], at: mark.stamp(), data, anew: None }))
+    Ok(Some(Event {
+        kind: "read",
+        space: None,
+        accounts: vec![account],
+        at: mark.stamp(),
+        data,
+        anew: Some("read"),
+    }))
 }

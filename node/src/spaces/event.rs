@@ -66,7 +66,14 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
         // Nobody has access to it any more, so its last members are named.
         let accounts = query::members_of(db, id)?;
         let data = json!({ "id": id, "by": change.by });
-        return Ok(Some(Event { kind: "space.deleted", space: None, accounts, at, data, anew: None }));
+        return Ok(Some(Event {
+            kind: "space.deleted",
+            space: None,
+            accounts,
+            at,
+            data,
+            anew: Some("space.deleted"),
+        }));
     }
     Ok(resource::resource(db, id, None)?.map(|space| Event {
         kind: "space.updated",
@@ -74,7 +81,7 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
         accounts: Vec::new(),
         at,
         data: space.shared_json(),
-        anew: None,
+        anew: Some("space.updated"),
     }))
 }
 
@@ -105,5 +112,5 @@ fn moved(
         }
         None => ("member.removed", json!({ "space": space, "account": account, "role": null, "by": by })),
     };
-    Ok(Some(Event { kind, space: Some(space), accounts, at: at.stamp, data, anew: None }))
+    Ok(Some(Event { kind, space: Some(space), accounts, at: at.stamp, data, anew: Some(kind) }))
 }

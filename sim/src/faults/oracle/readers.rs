@@ -86,8 +86,8 @@ struct Stream {
     start: Seen,
     owed: BTreeMap<Id, (SiteId, u64, u32)>,
     may: BTreeSet<Id>,
-    /// Messages that the client has seen and the node had not: it can't know which of their edits the client has seen,
-    /// and tells the latest when they come.
+    /// Messages of which the client has seen more than the node: it tells anew what changes them when it comes, since what
+    /// it told meanwhile may have been older.
     early: BTreeSet<Id>,
     /// Spaces whose other events it may get.
     spaces: BTreeSet<Id>,
@@ -122,7 +122,8 @@ impl Client {
         let lacked = ledger.lacked(vector);
         for ((site, version), content) in lacked {
             for (sequence, fact) in &content.facts {
-                if let Fact::Sent { message, .. } = fact
+                if let Fact::Sent { message, .. } | Fact::Edited { message } | Fact::Deleted { message } =
+                    fact
                     && stream.start.covers(site, version, *sequence)
                 {
                     stream.early.insert(*message);
