@@ -44,7 +44,7 @@
 //! # The invariants
 //!
 //! They are named I1 to I7 all over the code. Tests that hold one directly have its name in theirs; besides, the
-//! simulation `tests/protocol.rs` runs the core through crashes, losses and partitions in virtual time, with oracles
+//! simulation `sim/tests/protocol.rs` runs the core through crashes, losses and partitions in virtual time, with oracles
 //! that share no code with it.
 //!
 //! | | says | kept by | held by |
@@ -55,7 +55,7 @@
 //! | I4 | **convergent**: equal vectors mean equal tables | tables of keys and one packed column, merged by cr-sqlite; a [`store::Derive`] that any interleaving leads to the same | `tests/store.rs`, the simulation; the application's own tests for its `Derive` |
 //! | I5 | **no gap for a client**: a cursor is a vector, good at any node | the application, with [`store::Store::read_log`] (MyChat: `node/src/events/`) | `node/src/events/tests.rs` |
 //! | I6 | **authorised at delivery**: a client gets only what it may read at that moment | the application (MyChat: `node/src/events/state.rs`) | `node/src/events/tests.rs` |
-//! | I7 | **bounded**: every queue has a bound and a policy when it is full | the constants at the head of `store`, [`protocol`], [`replica`] and [`mesh`]; `store/log_reader.rs` reads a log in pieces | the simulation, `tests/protocol/directed.rs`; for clients' queues `node/src/events/queue.rs` |
+//! | I7 | **bounded**: every queue has a bound and a policy when it is full | the constants at the head of `store`, [`protocol`], [`replica`] and [`mesh`]; `store/log_reader.rs` reads a log in pieces | the simulation, `sim/tests/protocol/directed.rs`; for clients' queues `node/src/events/queue.rs` |
 #![forbid(unsafe_code)]
 
 pub mod clock;

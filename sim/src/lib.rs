@@ -7,6 +7,7 @@
 //! - [`streams`] holds very many event streams open at running nodes, and checks each of them;
 //! - [`chaos`] breaks real processes under load and checks what is left;
 //! - [`faults`] runs whole nodes in virtual time, under faults that a seed decides;
+//! - [`virtual_time`] is what simulations that a seed decides are made of: time, network, and the driver of the cores;
 //! - [`calibrate`] measures what a node on this machine can carry;
 //! - [`netns`] runs whole processes, each region in a network namespace, with a wide-area network between them;
 //! - [`command`] is how the `mychat` program offers this.
@@ -31,6 +32,7 @@ pub mod probe;
 pub mod replay;
 pub mod sse;
 pub mod streams;
+pub mod virtual_time;
 pub mod wan;
 pub mod weighted;
 

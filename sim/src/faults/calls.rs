@@ -13,8 +13,9 @@ use super::{
     node::Done,
     oracle::ledger::Place,
     upgrade,
-    world::{AtNode, Happening, World, seconds},
+    world::{AtNode, Happening, World},
 };
+use crate::virtual_time::seconds;
 
 /// What a client asks of a node.
 #[derive(Debug)]
@@ -85,13 +86,13 @@ impl World {
     /// A client calls its node.
     pub fn calls(&mut self, client: usize, call: Call) {
         let Person { node, connection, .. } = self.people[client];
-        self.later(node, WAY, AtNode::Request(Request { client, connection, call }));
+        self.stage.later(node, WAY, AtNode::Request(Request { client, connection, call }));
     }
 
     /// A node is asked for something.
     pub fn requested(&mut self, node: usize, Request { client, connection, call }: Request) {
         if self.nodes[node].leaving {
-            return self.count("call refused");
+            return self.stage.count("call refused");
         }
         let upgraded = self.nodes[node].upgraded;
         let Some(process) = self.process(node) else { return };
@@ -117,12 +118,13 @@ impl World {
     pub fn answer(&mut self, answer: Answer) {
         let (client, connection) = (answer.client, answer.connection);
         match (answer.refused, answer.place) {
-            (Some(_), _) => self.count("call refused"),
-            (None, Some(_)) => self.count("write acknowledged"),
-            (None, None) => self.count("call that changed nothing"),
+            (Some(_), _) => self.stage.count("call refused"),
+            (None, Some(_)) => self.stage.count("write acknowledged"),
+            (None, None) => self.stage.count("call that changed nothing"),
         }
         if client < self.people.len() {
-            self.after(WAY, Happening::AtClient { client, event: AtClient::Answered { connection, answer } });
+            self.stage
+                .after(WAY, Happening::AtClient { client, event: AtClient::Answered { connection, answer } });
         }
     }
 }

@@ -13,8 +13,9 @@ use super::{
     calls::{Answer, Call},
     oracle::{Rule, cursor::Seen, ledger::Ledger, readers, rows::Id},
     plan::{CLIENTS, Deed, SPACES},
-    world::{Happening, Time, World, millis},
+    world::{Happening, World},
 };
+use crate::virtual_time::{Time, millis};
 
 /// The way from a client to its node.
 pub const WAY: Time = millis(15);
@@ -89,7 +90,7 @@ impl World {
     pub fn meet_people(&mut self) {
         for number in 0..CLIENTS {
             let account =
-                AccountId::from_stamp(Stamp::from_millis(1_000 + number as u64), self.chance.number());
+                AccountId::from_stamp(Stamp::from_millis(1_000 + number as u64), self.stage.chance.number());
             let session = SessionId::from_stamp(Stamp::from_millis(2_000), number as u64);
             self.people.push(Person {
                 account,
@@ -107,7 +108,7 @@ impl World {
         }
         for number in 0..SPACES {
             let stamp = Stamp::from_millis(3_000 + number as u64);
-            self.spaces.push(SpaceId::from_stamp(stamp, self.chance.number()));
+            self.spaces.push(SpaceId::from_stamp(stamp, self.stage.chance.number()));
         }
     }
 
@@ -140,15 +141,15 @@ impl World {
             Deed::Leave { space } => Some(Call::Leave { space: self.spaces[space] }),
             Deed::Move { node } => return self.moves(client, node),
             Deed::Doze { lasts } => {
-                self.count("slow reader");
-                self.people[client].dozes_until = self.now + lasts;
-                return self.after(lasts, Happening::AtClient { client, event: AtClient::Wake });
+                self.stage.count("slow reader");
+                self.people[client].dozes_until = self.stage.now() + lasts;
+                return self.stage.after(lasts, Happening::AtClient { client, event: AtClient::Wake });
             }
             Deed::Flood { space } => {
-                self.count("flood of long messages");
+                self.stage.count("flood of long messages");
                 for number in 0..FLOOD {
                     let event = AtClient::Posts { space, size: LONG };
-                    self.after(millis(40) * number as u32, Happening::AtClient { client, event });
+                    self.stage.after(millis(40) * number as u32, Happening::AtClient { client, event });
                 }
                 return;
             }
@@ -159,13 +160,13 @@ impl World {
     }
 
     fn next_text(&mut self) -> u64 {
-        self.count_by("deeds of clients", 1);
-        self.counts.get("deeds of clients").copied().unwrap_or(0)
+        self.stage.count_by("deeds of clients", 1);
+        self.stage.counts.get("deeds of clients").copied().unwrap_or(0)
     }
 
     fn moves(&mut self, client: usize, node: usize) {
         if node < self.nodes.len() && node != self.people[client].node && !self.nodes[node].leaving {
-            self.count("cursor moved to another node");
+            self.stage.count("cursor moved to another node");
             self.disconnect(client);
             self.people[client].node = node;
             self.reconnect(client, millis(50));
@@ -182,7 +183,7 @@ impl World {
 
     pub fn reconnect(&mut self, client: usize, pause: Time) {
         let connection = self.people[client].connection;
-        self.after(pause, Happening::AtClient { client, event: AtClient::Connect { connection } });
+        self.stage.after(pause, Happening::AtClient { client, event: AtClient::Connect { connection } });
     }
 
     /// All clients of a node have to go on without it.
@@ -216,7 +217,7 @@ impl World {
             AtClient::Posts { space, size } => {
                 let number = self.next_text();
                 let body = format!("text {number} {}", "word ".repeat(size / 5));
-                let random = self.chance.number();
+                let random = self.stage.chance.number();
                 self.calls(client, Call::Post { space: self.spaces[space], body, random });
             }
         }
@@ -233,9 +234,9 @@ impl World {
             && self.nodes[node].process.as_ref().is_some_and(|process| process.serves);
         if !serves {
             // Elsewhere, sooner or later.
-            if self.chance.happens(0.5) {
+            if self.stage.chance.happens(0.5) {
                 self.people[client].node = (node + 1) % self.nodes.len();
-                self.count("cursor moved to another node");
+                self.stage.count("cursor moved to another node");
             }
             return self.reconnect(client, PAUSE);
         }
@@ -247,19 +248,19 @@ impl World {
             Err(Unreadable::Unknown) => return self.waits_for_its_node(client, connection),
             Err(Unreadable::Malformed) => {
                 let cursor = person.cursor.clone();
-                return self.object(Rule::NoGap, format!("node {node} takes {cursor:?} for no cursor"));
+                return self.stage.object(Rule::NoGap, format!("node {node} takes {cursor:?} for no cursor"));
             }
         };
         let start = reader.start().to_owned();
         let Some(seen) = Seen::read(&start, &self.ledger) else {
-            return self.object(Rule::NoGap, format!("{start:?} is no cursor"));
+            return self.stage.object(Rule::NoGap, format!("{start:?} is no cursor"));
         };
         let person = &mut self.people[client];
         person.judge.opens(seen, &self.ledger, &self.nodes[node].vector, &process.members);
         person.cursor.get_or_insert(start);
         person.waited = 0;
         person.reader = Some(reader);
-        self.count("stream opened");
+        self.stage.count("stream opened");
         // What it has missed is read at once, by the memberships of this moment, whether or not it dozes.
         self.read_all(client);
     }
@@ -272,11 +273,11 @@ impl World {
         if person.waited > WAITS {
             person.cursor = None;
             person.judge.begins_anew(&self.ledger, &self.nodes[person.node].vector);
-            self.count("reset: a cursor left out a site that the node did not know to be retired");
+            self.stage.count("reset: a cursor left out a site that the node did not know to be retired");
             return self.connects(client, connection);
         }
         if person.waited == 1 {
-            self.count("a node waited for what retires a site that a cursor left out");
+            self.stage.count("a node waited for what retires a site that a cursor left out");
         }
         self.reconnect(client, PAUSE);
     }
@@ -290,7 +291,7 @@ impl World {
 
     /// Whether a client has read all that its node has for it.
     pub fn is_up_to_date(&self, client: usize) -> bool {
-        self.people[client].reader.is_some() && self.people[client].dozes_until <= self.now
+        self.people[client].reader.is_some() && self.people[client].dozes_until <= self.stage.now()
     }
 
     /// Judges what the clients have got in the end.
@@ -305,7 +306,8 @@ impl World {
     /// Those who have a stream at a node read what there is.
     pub fn read_at(&mut self, node: usize) {
         for client in 0..self.people.len() {
-            if self.people[client].is_reading_at(node) && self.people[client].dozes_until <= self.now {
+            if self.people[client].is_reading_at(node) && self.people[client].dozes_until <= self.stage.now()
+            {
                 self.read_all(client);
             }
         }
@@ -332,20 +334,20 @@ impl World {
             let bytes: usize = items.iter().map(|item| item.wire.len()).sum();
             let largest = items.iter().map(|item| item.wire.len()).max().unwrap_or(0);
             if bytes > QUEUE_BYTES + largest {
-                self.object(Rule::Bounded, format!("{bytes} bytes waited for one client"));
+                self.stage.object(Rule::Bounded, format!("{bytes} bytes waited for one client"));
             }
-            self.count_by(
+            self.stage.count_by(
                 if missed { "event from the log" } else { "event as it happened" },
                 items.len() as u64,
             );
             for item in items {
                 let (kind, data, cursor) = (item.kind, item.data.clone(), item.id.clone());
                 let event = AtClient::Gets { connection, kind, data, cursor };
-                self.after(WAY, Happening::AtClient { client, event });
+                self.stage.after(WAY, Happening::AtClient { client, event });
             }
         }
         if ended {
-            self.count("stream ended by the node");
+            self.stage.count("stream ended by the node");
             // What it was sent before still comes, and then it comes back.
             let person = &mut self.people[client];
             person.reader = None;
@@ -355,10 +357,10 @@ impl World {
 
     fn gets(&mut self, client: usize, kind: &'static str, data: &str, cursor: Option<String>) {
         let Ok(data) = serde_json::from_str::<serde_json::Value>(data) else {
-            return self.object(Rule::NoGap, "an event is no JSON");
+            return self.stage.object(Rule::NoGap, "an event is no JSON");
         };
-        self.trace.bytes(kind.as_bytes());
-        self.trace.bytes(cursor.as_deref().unwrap_or_default().as_bytes());
+        self.stage.trace.bytes(kind.as_bytes());
+        self.stage.trace.bytes(cursor.as_deref().unwrap_or_default().as_bytes());
         let space: Option<SpaceId> = text(&data, "space").and_then(|id| id.parse().ok());
         let message: Option<MessageId> =
             text(&data, if kind.starts_with("reaction") { "message" } else { "id" })
@@ -376,13 +378,13 @@ impl World {
         if let (Some(space), Some(message), "message.created") = (space, message, kind) {
             person.seen.push((space, message));
         }
-        self.say(|_| format!("client {client} gets {kind} {message:?}"));
+        self.stage.say(|| format!("client {client} gets {kind} {message:?}"));
         self.judge(|| format!("client {client}"), verdict);
         let Some(cursor) = cursor else { return };
         let Some(seen) = Seen::read(&cursor, &self.ledger) else {
-            return self.object(Rule::NoGap, format!("{cursor:?} is no cursor"));
+            return self.stage.object(Rule::NoGap, format!("{cursor:?} is no cursor"));
         };
-        self.count_by("cursor that leaves out retired sites", u64::from(seen.is_short()));
+        self.stage.count_by("cursor that leaves out retired sites", u64::from(seen.is_short()));
         let verdict = self.people[client].judge.stands(&seen, &self.ledger);
         self.judge(|| format!("client {client}"), verdict);
         self.people[client].cursor = Some(cursor);

@@ -18,7 +18,8 @@ use mychat_replication::{
 };
 use rusqlite::Connection;
 
-use super::{chance::Chance, upgrade, world::Time};
+use super::upgrade;
+use crate::virtual_time::{Chance, Time};
 
 /// Databases as they are before anything was written, which each run copies.
 pub struct Templates {

@@ -3,8 +3,9 @@
 
 use super::{
     oracle::{Rule, audit},
-    world::{Happening, Time, World, millis, seconds},
+    world::{Happening, World},
 };
+use crate::virtual_time::{Time, millis, seconds};
 
 /// How long everything may take to come to rest.
 const PATIENCE: Time = seconds(180);
@@ -14,31 +15,33 @@ impl World {
     pub fn audit(&mut self, number: usize) {
         let Some(process) = &self.nodes[number].process else { return };
         let read = audit::read(&process.store);
-        self.count("database judged");
+        self.stage.count("database judged");
         match read {
             Ok(holding) => {
                 let verdict = holding.judge(&self.ledger);
                 self.judge(|| format!("node {number}"), verdict);
             }
-            Err(error) => self.object(Rule::Prefix, format!("node {number}: {error}")),
+            Err(error) => self.stage.object(Rule::Prefix, format!("node {number}: {error}")),
         }
     }
 
     /// Looks whether everything has come to rest.
     pub fn poll(&mut self) {
         let healed = self.healed.unwrap_or_default();
-        if self.now > healed + PATIENCE {
+        if self.stage.now() > healed + PATIENCE {
             let what = self.unrest().unwrap_or_default();
-            return self.object(Rule::Level, format!("{what}, {PATIENCE:?} after everything was mended"));
+            return self
+                .stage
+                .object(Rule::Level, format!("{what}, {PATIENCE:?} after everything was mended"));
         }
         if let Some(what) = self.unrest() {
-            self.say(|_| format!("no rest yet: {what}"));
-            return self.after(millis(500), Happening::Poll);
+            self.stage.say(|| format!("no rest yet: {what}"));
+            return self.stage.after(millis(500), Happening::Poll);
         }
         let behind = (0..self.nodes.len()).find(|node| self.has_old_release(*node));
         if let Some(node) = behind {
             self.upgrade_last(node);
-            return self.after(millis(500), Happening::Poll);
+            return self.stage.after(millis(500), Happening::Poll);
         }
         self.judge_all();
         self.done = true;
@@ -47,16 +50,18 @@ impl World {
     /// Whether others run a newer release than this node.
     fn has_old_release(&self, node: usize) -> bool {
         !self.nodes[node].upgraded
-            && !self.nodes[node].left
-            && self.nodes.iter().any(|node| node.upgraded && !node.left)
+            && !self.stage.seats[node].left
+            && self.nodes.iter().zip(&self.stage.seats).any(|(node, seat)| node.upgraded && !seat.left)
     }
 
     /// What has not come to rest.
     fn unrest(&self) -> Option<String> {
-        let running = || self.nodes.iter().enumerate().filter(|(_, node)| !node.left);
+        let running = || self.nodes.iter().enumerate().filter(|(number, _)| !self.stage.seats[*number].left);
         let first = running().next().map(|(_, node)| &node.vector)?;
         for (number, node) in running() {
-            let Some(process) = &node.process else { return Some(format!("node {number} is down")) };
+            let Some(process) = &self.stage.seats[number].process else {
+                return Some(format!("node {number} is down"));
+            };
             if !process.core.is_settled() {
                 return Some(format!("node {number} is not settled"));
             }
@@ -79,7 +84,7 @@ impl World {
             let read = audit::read(&process.store);
             match read {
                 Ok(holding) => holdings.push((number, holding)),
-                Err(error) => self.object(Rule::Prefix, format!("node {number}: {error}")),
+                Err(error) => self.stage.object(Rule::Prefix, format!("node {number}: {error}")),
             }
         }
         for (number, holding) in &holdings {
@@ -88,12 +93,12 @@ impl World {
                 .and_then(|()| holding.has_acknowledged(&self.ledger))
                 .and_then(|()| holding.equals(&holdings[0].1));
             self.judge(|| format!("node {number} in the end"), verdict);
-            self.trace.number(holding.hash());
+            self.stage.trace.number(holding.hash());
         }
         if let Some((_, holding)) = holdings.first() {
             self.judge_clients(&holding.texts);
         }
         let acknowledged = self.ledger.acknowledged().count() as u64;
-        self.count_by("acknowledged version found on every node", acknowledged);
+        self.stage.count_by("acknowledged version found on every node", acknowledged);
     }
 }

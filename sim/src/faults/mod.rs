@@ -1,7 +1,7 @@
 //! Whole nodes in virtual time, under every fault that a seed thinks of, in one thread.
 //!
 //! ```text
-//!  plan (faults, deeds of clients) ─▶ world: one queue in the order of (time, number) ─▶ trace, counts
+//!  plan (faults, deeds of clients) ─▶ world, on a stage of `virtual_time` ─▶ trace, counts
 //!                                       │
 //!     clients ◀─ events, cursors ─ node ┤ node ─▶ disk (real SQLite files, cut by crashes)
 //!        │  calls ─────────────────▶    │  ║
@@ -21,25 +21,22 @@
 
 mod args;
 mod calls;
-mod chance;
 mod clients;
 mod disk;
 mod driver;
 mod finish;
-mod network;
 mod node;
 mod oracle;
 mod plan;
 mod report;
 mod runs;
 mod shrink;
-mod streams;
 mod strike;
-mod trace;
 mod upgrade;
 mod world;
 
 pub use args::FaultsArgs;
-pub use oracle::{Objection, Rule};
 pub use runs::{Outcomes, Runs, Settings, run};
-pub use world::{Counts, Outcome};
+pub use world::Outcome;
+
+pub use crate::virtual_time::{Counts, Objection, Rule};

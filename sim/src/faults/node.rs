@@ -14,9 +14,8 @@ use std::{
 
 use mychat_node::events::Desk;
 use mychat_replication::{
-    NodeId,
     log::{SiteId, VersionVector},
-    protocol::{Config, Core, Event, StreamId},
+    protocol::{Config, Core, Event},
     store::{Commit, Store, Surroundings, Worker},
 };
 use tokio::sync::broadcast;
@@ -26,8 +25,9 @@ use super::{
     disk::{self, Disk},
     oracle::{Rule, readers::Members},
     upgrade,
-    world::{AtNode, Happening, Time, World, millis},
+    world::{AtNode, World},
 };
+use crate::virtual_time::{Driver, Time, id};
 
 /// The right time at the beginning of a run, in milliseconds since 1970.
 const EPOCH: u64 = 1_800_000_000_000;
@@ -103,17 +103,8 @@ pub struct Task {
 pub struct Process {
     pub store: Store,
     pub worker: Worker,
-    pub core: Core,
     pub desk: Desk,
     pub commits: broadcast::Receiver<Arc<Commit>>,
-    pub started: Time,
-    /// The peers that it thinks it has a connection to, and which one.
-    pub up: BTreeMap<usize, u64>,
-    /// Streams on which it follows, by the core's name.
-    pub upstreams: BTreeMap<StreamId, u64>,
-    /// Streams on which it is followed, by the driver's name.
-    pub followers: BTreeMap<StreamId, u64>,
-    pub next_follower: u64,
     tasks: BTreeMap<u64, Task>,
     next_task: u64,
     /// The disk does something.
@@ -123,9 +114,6 @@ pub struct Process {
     pub members: Members,
     /// Whether it has what clients may be served from.
     pub serves: bool,
-    /// What the judge knows about its settling: whether some peer answered, and whether one knew more.
-    pub answered: bool,
-    pub told_more: bool,
     /// Whether it goes on under a new site id, or is about to.
     pub renews: bool,
     /// Whether it asked as it should before it took writes.
@@ -133,8 +121,6 @@ pub struct Process {
 }
 
 pub struct Node {
-    pub id: NodeId,
-    pub incarnation: u64,
     pub disk: Disk,
     pub machine: Arc<Machine>,
     /// How wrong its clock is, in milliseconds.
@@ -147,7 +133,6 @@ pub struct Node {
     pub went_back: bool,
     pub upgraded: bool,
     pub leaving: bool,
-    pub left: bool,
     /// What its disk holds, and the site that it writes.
     pub vector: VersionVector,
     pub site: SiteId,
@@ -158,15 +143,13 @@ impl World {
     /// A new node with an empty database starts.
     pub fn add_node(&mut self) {
         let number = self.nodes.len();
-        let (id, site) = (NodeId([number as u8 + 1; 16]), SiteId(self.chance.bytes()));
+        let site = SiteId(self.stage.chance.bytes());
         let home = self.folder.join(format!("n{number}"));
-        let disk = match Disk::new(home, &self.templates, id, site) {
+        let disk = match Disk::new(home, &self.templates, id(number), site) {
             Ok(disk) => disk,
-            Err(error) => return self.object(Rule::Panic, format!("no disk: {error:#}")),
+            Err(error) => return self.stage.object(Rule::Panic, format!("no disk: {error:#}")),
         };
         self.nodes.push(Node {
-            id,
-            incarnation: 0,
             disk,
             machine: Machine::new(self.plan.seed.wrapping_mul(31).wrapping_add(number as u64) << 8),
             ahead: 0,
@@ -175,17 +158,17 @@ impl World {
             went_back: false,
             upgraded: false,
             leaving: false,
-            left: false,
             vector: VersionVector::new(),
             site,
             process: None,
         });
+        self.stage.add("sim");
         self.start(number);
     }
 
     /// The process of a node starts on what its disk holds.
     pub fn start(&mut self, number: usize) {
-        let now = self.now;
+        let now = self.stage.now();
         let node = &mut self.nodes[number];
         node.machine.set(now, node.ahead);
         let machine: Arc<dyn Surroundings> = Arc::<Machine>::clone(&node.machine);
@@ -198,52 +181,42 @@ impl World {
         );
         let (store, worker) = match opened {
             Ok(opened) => opened,
-            Err(error) => return self.object(Rule::Durable, format!("node {number} can't start: {error}")),
+            Err(error) => {
+                return self.stage.object(Rule::Durable, format!("node {number} can't start: {error}"));
+            }
         };
         node.disk.begin();
         let (site, held) = (store.site(), store.vector().as_ref().clone());
         (node.site, node.vector) = (site, held.clone());
         store.hold_writes();
-        let config = Config { node: node.id, region: "sim".into(), relay_above: 100 };
+        let config = Config { node: id(number), region: "sim".into(), relay_above: 100 };
+        self.stage.start(number, Core::new(config, site, held.clone(), false));
         let process = Process {
-            core: Core::new(config, site, held.clone(), false),
             desk: Desk::new(store.clone()),
             commits: store.commits(),
             members: Members::of(&self.ledger, &held),
             serves: !held.is_empty(),
             store,
             worker,
-            started: now,
-            up: BTreeMap::new(),
-            upstreams: BTreeMap::new(),
-            followers: BTreeMap::new(),
-            next_follower: 0,
             tasks: BTreeMap::new(),
             next_task: 0,
             working: false,
             dies_with: None,
-            answered: false,
-            told_more: false,
             renews: false,
             asked: false,
         };
         node.process = Some(process);
-        self.count("start of a node");
-        self.say(|_| format!("{number} starts as {site:?} with {held:?}"));
+        self.stage.count("start of a node");
+        self.stage.say(|| format!("{number} starts as {site:?} with {held:?}"));
         self.act(number);
         let retirements = self.process(number).map(|process| process.store.clone());
         if let Some(store) = retirements
             && let Some(Ok(retirements)) = futures_util::FutureExt::now_or_never(store.retirements())
         {
-            self.later(number, Time::ZERO, AtNode::Core(Event::Retired { retirements }));
+            self.stage.tell(number, Time::ZERO, Event::Retired { retirements });
         }
-        self.later(number, self.tick(), AtNode::Tick);
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != number) {
-            let soon = self.chance.upto(millis(300));
-            self.after(soon, Happening::Dial { from: number, to: peer });
-            let soon = self.chance.upto(millis(300));
-            self.after(soon, Happening::Dial { from: peer, to: number });
-        }
+        self.stage.later(number, self.tick(), AtNode::Tick);
+        self.stage.meet(number);
     }
 
     pub fn process(&mut self, node: usize) -> Option<&mut Process> {
@@ -265,10 +238,10 @@ impl World {
 
     /// The disk takes up what waits.
     pub fn work_begins(&mut self, node: usize) {
-        let delay = self.nodes[node].disk.delay(self.now, &mut self.wear);
+        let delay = self.nodes[node].disk.delay(self.stage.now(), &mut self.wear);
         let Some(process) = self.process(node) else { return };
         if process.worker.has_work() && !std::mem::replace(&mut process.working, true) {
-            self.later(node, delay, AtNode::Disk);
+            self.stage.later(node, delay, AtNode::Disk);
         }
     }
 

@@ -1,10 +1,7 @@
 //! What is going to happen in a run, as a list: the faults, and what the clients do. A seed makes the list; whoever
 //! looks for the shortest history that still fails leaves parts of it out.
 
-use super::{
-    chance::Chance,
-    world::{Time, millis, seconds},
-};
+use crate::virtual_time::{Chance, Time, millis, seconds};
 
 /// Clients of a run.
 pub const CLIENTS: usize = 6;

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{FaultsArgs, shrink::Shortest, trace::Trace, world::Outcome};
+use super::{FaultsArgs, shrink::Shortest, world::Outcome};
+use crate::virtual_time::Trace;
 
 /// What came out of all seeds.
 #[derive(Debug, Serialize)]

@@ -1,15 +1,14 @@
-//! Many seeds on all processors, each in one thread from beginning to end.
+//! Many seeds: each a world of its own, over databases in a folder of its own.
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
+    ops::{ControlFlow, Range},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,12 +20,12 @@ use tempfile::TempDir;
 use super::{
     FaultsArgs,
     disk::Templates,
-    oracle::{Objection, Rule},
     plan::Plan,
     report::{Failure, Report},
     shrink,
-    world::{Counts, Outcome, Time, World},
+    world::{Outcome, World},
 };
+use crate::virtual_time::{Counts, Objection, Rule, Time, seeds};
 
 /// What all runs have in common.
 #[derive(Debug, Clone, Copy)]
@@ -77,25 +76,15 @@ impl Runs {
     /// Runs seeds on all processors.
     #[must_use]
     pub fn all(&self, seeds: Range<u64>) -> Outcomes {
-        let next = AtomicU64::new(seeds.start);
         let outcomes = Mutex::new(Outcomes::default());
-        thread::scope(|scope| {
-            for _ in 0..processors() {
-                scope.spawn(|| {
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= seeds.end {
-                            return;
-                        }
-                        let Outcome { counts, objection, .. } = self.seed(seed);
-                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                        for (what, times) in counts {
-                            *outcomes.counts.entry(what).or_default() += times;
-                        }
-                        outcomes.objections.extend(objection.map(|objection| (seed, objection)));
-                    }
-                });
+        seeds::each(seeds, |seed| {
+            let Outcome { counts, objection, .. } = self.seed(seed);
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            for (what, times) in counts {
+                *outcomes.counts.entry(what).or_default() += times;
             }
+            outcomes.objections.extend(objection.map(|objection| (seed, objection)));
+            ControlFlow::Continue(())
         });
         outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,10 +117,6 @@ pub struct Outcomes {
     pub counts: Counts,
     /// Which seeds broke which rule.
     pub objections: BTreeMap<u64, Objection>,
-}
-
-fn processors() -> usize {
-    thread::available_parallelism().map_or(2, usize::from)
 }
 
 #[cfg(feature = "mutations")]
@@ -178,42 +163,23 @@ fn run_all(args: &FaultsArgs) -> anyhow::Result<Report> {
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} seeds {msg} [{elapsed}, {eta} to go]");
     // The template is a constant and well formed.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let next = AtomicU64::new(range.start);
-    let stop = AtomicBool::new(false);
     let report = Mutex::new(Report::new(args));
     let began = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..processors() {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= range.end {
-                        return;
-                    }
-                    let whole = runs.plan(seed);
-                    let plan = args.only.as_ref().map_or_else(|| whole.clone(), |only| whole.only(only));
-                    let outcome = runs.history(plan.clone(), args.verbose);
-                    bar.inc(1);
-                    let failure = outcome.objection.clone().map(|objection| {
-                        bar.set_message(format!("seed {seed} failed, its history is shortened"));
-                        let patience = Duration::from_secs(args.shrink);
-                        Failure::new(
-                            args,
-                            &shrink::shrink(
-                                |plan| runs.history(plan, false).objection,
-                                plan,
-                                objection,
-                                patience,
-                            ),
-                        )
-                    });
-                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                    report.add(seed, &outcome, failure);
-                    // A few tell as much as many.
-                    stop.fetch_or(report.failures.len() >= 5, Ordering::Relaxed);
-                }
-            });
-        }
+    seeds::each(range, |seed| {
+        let whole = runs.plan(seed);
+        let plan = args.only.as_ref().map_or_else(|| whole.clone(), |only| whole.only(only));
+        let outcome = runs.history(plan.clone(), args.verbose);
+        bar.inc(1);
+        let failure = outcome.objection.clone().map(|objection| {
+            bar.set_message(format!("seed {seed} failed, its history is shortened"));
+            let (again, patience) =
+                (|plan| runs.history(plan, false).objection, Duration::from_secs(args.shrink));
+            Failure::new(args, &shrink::shrink(again, plan, objection, patience))
+        });
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.add(seed, &outcome, failure);
+        // A few tell as much as many.
+        if report.failures.len() >= 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
     let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{oracle::Objection, plan::Plan};
+use super::plan::Plan;
+use crate::virtual_time::Objection;
 
 /// A history that fails, and what is wrong with it.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::faults::{Rule, world::seconds};
+    use crate::virtual_time::{Rule, seconds};
 
     fn objection(rule: Rule, plan: &Plan) -> Objection {
         Objection { rule, at: plan.items.last().expect("items").at, what: String::new() }

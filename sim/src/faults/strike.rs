@@ -1,12 +1,12 @@
 //! What goes wrong, and what operators do.
 
 use super::{
-    network::Weather,
     node::Done,
     oracle::Rule,
     plan::Fault,
-    world::{AtNode, Happening, SPARE, Time, World, millis, seconds},
+    world::{AtNode, Happening, SPARE, World},
 };
+use crate::virtual_time::{Time, Weather, millis, seconds};
 
 /// Nodes that must stay, or there is nobody to be apart from.
 const LEAST: usize = 3;
@@ -16,36 +16,34 @@ impl World {
     pub fn strike(&mut self, fault: Fault) {
         match fault {
             Fault::Partition { a, b, lasts } => {
-                self.count("fault: partition of two");
-                self.block(a, b, lasts);
-                self.block(b, a, lasts);
+                self.stage.count("fault: partition of two");
+                self.stage.block(a, b, lasts);
+                self.stage.block(b, a, lasts);
             }
             Fault::Isolate { node, lasts } => {
-                self.count("fault: partition of one from all");
-                for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-                    self.block(node, peer, lasts);
-                    self.block(peer, node, lasts);
-                }
+                self.stage.count("fault: partition of one from all");
+                self.stage.isolate(node, lasts);
             }
             Fault::OneWay { from, to, lasts } => {
-                self.count("fault: partition one way");
-                self.block(from, to, lasts);
+                self.stage.count("fault: partition one way");
+                self.stage.block(from, to, lasts);
             }
             Fault::Cut { a, b } => {
-                self.count("fault: connections broken");
-                self.cut(a, b);
-                self.cut(b, a);
+                self.stage.count("fault: connections broken");
+                self.stage.cut(a, b);
+                self.stage.cut(b, a);
             }
             Fault::Weather { loss, duplicate, jitter, lasts } => {
-                self.count("fault: loss, duplication, reordering");
-                self.network.weather = Weather { until: self.now + lasts, loss, duplicate, jitter };
+                self.stage.count("fault: loss, duplication, reordering");
+                self.stage.network.weather =
+                    Weather { until: self.stage.now() + lasts, loss, duplicate, jitter };
             }
             Fault::Crash { node, lasts, torn } => {
                 let Some(process) = self.process(node) else { return };
                 if torn > 0 && !process.working {
                     // With its next commit, if there is one soon.
                     process.dies_with = Some((torn, lasts));
-                    return self.later(node, seconds(3), AtNode::DiesAnyhow { lasts });
+                    return self.stage.later(node, seconds(3), AtNode::DiesAnyhow { lasts });
                 }
                 self.dies(node, lasts, torn);
             }
@@ -53,33 +51,33 @@ impl World {
             Fault::Restore { node, lasts } => {
                 if self.nodes[node].copy.is_some() && self.crash(node, 0) {
                     self.nodes[node].restores = true;
-                    self.after(lasts, Happening::Restart { node });
+                    self.stage.after(lasts, Happening::Restart { node });
                 }
             }
             Fault::SlowDisk { node, takes, lasts } => {
-                self.count("fault: slow disk");
-                self.nodes[node].disk.slow = (takes, self.now + lasts);
+                self.stage.count("fault: slow disk");
+                self.nodes[node].disk.slow = (takes, self.stage.now() + lasts);
             }
             Fault::FullDisk { node, lasts } => {
-                self.count("fault: full disk");
-                self.nodes[node].disk.full_until = self.now + lasts;
+                self.stage.count("fault: full disk");
+                self.nodes[node].disk.full_until = self.stage.now() + lasts;
             }
             Fault::Clock { node, ahead } => {
-                self.count("fault: clock set");
+                self.stage.count("fault: clock set");
                 self.nodes[node].ahead = ahead;
             }
             Fault::Join => {
                 if self.nodes.len() < self.plan.nodes + SPARE {
-                    self.count("fault: node joins");
+                    self.stage.count("fault: node joins");
                     self.add_node();
                 }
             }
             Fault::Leave { node } => self.leave(node),
             Fault::Upgrade { node } => {
                 if !self.nodes[node].upgraded && self.crash(node, 0) {
-                    self.count("fault: node upgraded");
+                    self.stage.count("fault: node upgraded");
                     self.nodes[node].upgraded = true;
-                    self.after(millis(500), Happening::Restart { node });
+                    self.stage.after(millis(500), Happening::Restart { node });
                 }
             }
         }
@@ -89,8 +87,8 @@ impl World {
     pub fn dies(&mut self, node: usize, lasts: Time, torn: u64) -> bool {
         let dies = self.crash(node, torn);
         if dies {
-            self.count("fault: crash");
-            self.after(lasts, Happening::Restart { node });
+            self.stage.count("fault: crash");
+            self.stage.after(lasts, Happening::Restart { node });
         }
         dies
     }
@@ -102,9 +100,9 @@ impl World {
         }
         match node.disk.back_up() {
             Ok(copy) => node.copy = Some((copy, node.vector.clone())),
-            Err(error) => return self.object(Rule::Panic, format!("no copy: {error}")),
+            Err(error) => return self.stage.object(Rule::Panic, format!("no copy: {error}")),
         }
-        self.count("fault: database copied");
+        self.stage.count("fault: database copied");
     }
 
     /// A process dies. Of a commit that the disk is about to make, `torn` (of a thousand) parts are in the log by then.
@@ -119,19 +117,14 @@ impl World {
             kept = self.dies_in_a_commit(number, before, torn);
         }
         self.leave_alone(number);
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != number) {
-            self.cut(number, peer);
-            self.cut(peer, number);
-        }
-        self.forget_streams(number);
+        self.stage.stop(number);
         let crashed = self.nodes[number].disk.crash(kept);
         let node = &mut self.nodes[number];
-        node.incarnation += 1;
         drop(node.process.take());
         node.disk.forget_former();
-        self.say(|_| format!("{number} dies; {kept} bytes of the log are kept"));
+        self.stage.say(|| format!("{number} dies; {kept} bytes of the log are kept"));
         if let Err(error) = crashed {
-            self.object(Rule::Panic, format!("no crash: {error}"));
+            self.stage.object(Rule::Panic, format!("no crash: {error}"));
         }
         true
     }
@@ -147,7 +140,11 @@ impl World {
             return after;
         }
         let kept = before + (after - before) * torn / 1_000;
-        self.count(if kept == after { "crash after a commit, unannounced" } else { "crash within a commit" });
+        self.stage.count(if kept == after {
+            "crash after a commit, unannounced"
+        } else {
+            "crash within a commit"
+        });
         let site = self.nodes[number].site;
         while let Some(process) = self.process(number)
             && let Ok(commit) = process.commits.try_recv()
@@ -162,7 +159,7 @@ impl World {
                 && let Some(place) = answer.place
                 && log <= kept
             {
-                self.count("write answered just before a crash");
+                self.stage.count("write answered just before a crash");
                 self.ledger.acknowledge(place);
             }
         }
@@ -171,18 +168,18 @@ impl World {
 
     /// A node that is down starts again.
     pub fn restart(&mut self, number: usize) {
-        if self.nodes[number].process.is_some() || self.nodes[number].left {
+        if self.nodes[number].process.is_some() || self.stage.seats[number].left {
             return;
         }
-        self.last_busy = self.now;
+        self.last_busy = self.stage.now();
         let node = &mut self.nodes[number];
         let restored = std::mem::take(&mut node.restores);
         if restored && let Some((copy, vector)) = node.copy.clone() {
             if let Err(error) = node.disk.restore(&copy) {
-                return self.object(Rule::Panic, format!("no copy to restore: {error}"));
+                return self.stage.object(Rule::Panic, format!("no copy to restore: {error}"));
             }
             (node.vector, node.went_back) = (vector, true);
-            self.count("fault: older copy restored");
+            self.stage.count("fault: older copy restored");
             self.forget_lost("version lost with the only disk");
         }
         self.start(number);
@@ -196,7 +193,7 @@ impl World {
         let vector = self.nodes[number].vector.get(site).0;
         let answered = self.ledger.acknowledged_head(site);
         if !self.nodes[number].went_back && vector < answered {
-            self.object(
+            self.stage.object(
                 Rule::Durable,
                 format!(
                     "node {number} has {vector} versions of {site:?} after a crash, and had answered for {answered}"
@@ -212,39 +209,39 @@ impl World {
     fn forget_lost(&mut self, what: &'static str) {
         let disks: Vec<_> = self.nodes.iter().map(|node| &node.vector).collect();
         let lost = self.ledger.lose(&disks);
-        self.count_by(what, lost as u64);
+        self.stage.count_by(what, lost as u64);
     }
 
     /// A node leaves for good once the others have all that it wrote.
     fn leave(&mut self, node: usize) {
         let staying = self.nodes.iter().filter(|node| !node.leaving).count();
         if staying > LEAST && !self.nodes[node].leaving && self.nodes[node].process.is_some() {
-            self.count("fault: node leaves");
+            self.stage.count("fault: node leaves");
             self.nodes[node].leaving = true;
             self.leave_alone(node);
-            self.after(millis(500), Happening::MayLeave { node });
+            self.stage.after(millis(500), Happening::MayLeave { node });
         }
     }
 
     /// Whether the others have what a leaving node wrote.
     pub fn may_leave(&mut self, number: usize) {
-        if !self.nodes[number].leaving || self.nodes[number].left {
+        if !self.nodes[number].leaving || self.stage.seats[number].left {
             return;
         }
         if self.nodes[number].process.is_none() {
-            return self.after(millis(500), Happening::MayLeave { node: number });
+            return self.stage.after(millis(500), Happening::MayLeave { node: number });
         }
         let vector = &self.nodes[number].vector;
         let have = |(at, node): (usize, &super::node::Node)| {
-            at == number || node.left || node.process.is_some() && node.vector.covers(vector)
+            at == number || self.stage.seats[at].left || node.process.is_some() && node.vector.covers(vector)
         };
         if self.is_waiting(number) || !self.nodes.iter().enumerate().all(have) {
-            return self.after(millis(500), Happening::MayLeave { node: number });
+            return self.stage.after(millis(500), Happening::MayLeave { node: number });
         }
         self.nodes[number].leaving = false;
         self.crash(number, 0);
-        (self.nodes[number].left, self.nodes[number].leaving) = (true, true);
-        self.count("node left");
+        (self.stage.seats[number].left, self.nodes[number].leaving) = (true, true);
+        self.stage.count("node left");
     }
 
     /// In the end everybody runs the newest release.
@@ -256,26 +253,20 @@ impl World {
 
     /// Ends all faults.
     pub fn heal(&mut self) {
-        self.healed = Some(self.now);
-        self.last_busy = self.now;
-        self.say(|_| "everything is mended".into());
-        self.network.weather = Weather::default();
-        let nodes = self.nodes.len();
-        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
-            self.network.link(from, to).blocked_until = Time::ZERO;
-            self.unblock(from, to);
-        }
-        for number in 0..nodes {
+        self.healed = Some(self.stage.now());
+        self.last_busy = self.stage.now();
+        self.stage.say(|| "everything is mended".into());
+        self.stage.network.weather = Weather::default();
+        self.stage.mend();
+        for number in 0..self.nodes.len() {
             let node = &mut self.nodes[number];
             (node.disk.slow.1, node.disk.full_until) = (Time::ZERO, Time::ZERO);
-            if !node.left {
-                node.leaving = false;
-            }
+            node.leaving &= self.stage.seats[number].left;
             self.restart(number);
         }
         for client in 0..self.people.len() {
             self.wake(client);
         }
-        self.after(millis(500), Happening::Poll);
+        self.stage.after(millis(500), Happening::Poll);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     ledger::{Cell, Ledger},
     rows::{self, Id},
 };
-use crate::faults::trace::{self, Trace};
+use crate::virtual_time::trace::{self, Trace};
 
 /// A database at a moment.
 #[derive(Debug)]

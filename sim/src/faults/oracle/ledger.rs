@@ -9,7 +9,7 @@ use super::{
     Rule, Verdict,
     rows::{self, Fact, Id},
 };
-use crate::faults::trace;
+use crate::virtual_time::trace;
 
 /// A cell: table, key, column.
 pub type Cell = (String, Vec<u8>, String);

@@ -11,6 +11,7 @@ impl Default for Trace {
 }
 
 impl Trace {
+    /// Takes note of bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -19,16 +20,20 @@ impl Trace {
         self.0 = (self.0 ^ 0xff).wrapping_mul(0x0100_0000_01b3);
     }
 
+    /// Takes note of a number.
     pub fn number(&mut self, number: u64) {
         self.bytes(&number.to_le_bytes());
     }
 
+    /// The hash so far.
+    #[must_use]
     pub const fn value(self) -> u64 {
         self.0
     }
 }
 
 /// The hash of one piece.
+#[must_use]
 pub fn of(bytes: &[u8]) -> u64 {
     let mut trace = Trace::default();
     trace.bytes(bytes);

@@ -2,16 +2,17 @@
 //! way that the generator of a seed thinks of, judged by oracles that share no code with the core.
 //!
 //! ```text
-//! protocol/world.rs    time, the queue, the nodes      protocol/history.rs   what was written: judges I2, I3, I4
+//! protocol/world.rs    what a seed decides, the nodes  protocol/history.rs   what was written: judges I2, I3, I4
 //! protocol/driver.rs   the core's driver, judges I7    protocol/audit.rs     judges the end: level, equal, complete
-//! protocol/network.rs  connections and streams         protocol/disk.rs      a toy database
-//! protocol/oracles.rs  judges single messages
-//! protocol/faults.rs   what goes wrong                 protocol/directed.rs, upstreams.rs, relays.rs,
+//! protocol/faults.rs   what goes wrong                 protocol/oracles.rs   judges single messages
+//! protocol/disk.rs     a toy database                  protocol/directed.rs, upstreams.rs, relays.rs,
 //!                                                      retired.rs            single rules, without a world
 //! ```
 //!
-//! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-replication --test protocol chaos -- --nocapture`
-//! runs that one alone and prints what happens; `MYCHAT_SEEDS=5000` runs more than the usual number.
+//! Time, the network and what else is no matter of this simulation alone: [`mychat_sim::virtual_time`].
+//!
+//! A failure names its seed. `MYCHAT_SEED=7 cargo test -p mychat-sim --test protocol chaos -- --nocapture` runs that
+//! one alone and prints what happens; `MYCHAT_SEEDS=5000` runs more than the usual number.
 
 #[path = "protocol/audit.rs"]
 mod audit;
@@ -25,8 +26,6 @@ mod driver;
 mod faults;
 #[path = "protocol/history.rs"]
 mod history;
-#[path = "protocol/network.rs"]
-mod network;
 #[path = "protocol/oracles.rs"]
 mod oracles;
 #[path = "protocol/relays.rs"]
@@ -38,16 +37,10 @@ mod upstreams;
 #[path = "protocol/world.rs"]
 mod world;
 
-use std::{
-    panic::catch_unwind,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
+use std::{ops::ControlFlow, panic::catch_unwind, sync::Mutex};
 
-use world::{Counts, Outcome, Scenario, Time};
+use mychat_sim::virtual_time::{Counts, Time, seeds};
+use world::{Outcome, Scenario};
 
 /// Seeds that a run without settings tries.
 const SEEDS: u64 = 300;
@@ -57,11 +50,14 @@ const MUST_HAPPEN: &[&str] = &[
     "batch refused",
     "burst",
     "commit",
+    "connection broken",
     "connection lost",
     "connection of one direction down",
     "connection timed out",
     "crash",
+    "datagram came twice",
     "datagram lost",
+    "datagram may be overtaken",
     "disk refuses",
     "follower half a window behind",
     "frame larger than a window",
@@ -74,6 +70,7 @@ const MUST_HAPPEN: &[&str] = &[
     "partition of two",
     "partition one way",
     "pause",
+    "piece of a stream lost and sent again",
     "reader out of credit",
     "renewed: nobody answered",
     "renewed: peer knows more",
@@ -90,36 +87,25 @@ fn run_all(test: &str, seeds: u64, scenario: Scenario) -> Counts {
     if let Some(seed) = setting("MYCHAT_SEED") {
         return world::run(seed, scenario, true).counts;
     }
-    let next = AtomicU64::new(0);
     let (failed, totals) = (Mutex::new(Vec::new()), Mutex::new((Counts::new(), Time::ZERO)));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
-                        return;
-                    }
-                    let Ok(outcome) = catch_unwind(|| world::run(seed, scenario, false)) else {
-                        failed.lock().expect("no panic while locked").push(seed);
-                        continue;
-                    };
-                    let mut totals = totals.lock().expect("no panic while locked");
-                    for (what, times) in outcome.counts {
-                        *totals.0.entry(what).or_default() += times;
-                    }
-                    totals.1 = totals.1.max(outcome.level_after);
-                }
-            });
+    seeds::each(0..seeds, |seed| {
+        if let Ok(outcome) = catch_unwind(|| world::run(seed, scenario, false)) {
+            let mut totals = totals.lock().expect("no panic while locked");
+            for (what, times) in outcome.counts {
+                *totals.0.entry(what).or_default() += times;
+            }
+            totals.1 = totals.1.max(outcome.level_after);
+        } else {
+            failed.lock().expect("no panic while locked").push(seed);
         }
+        ControlFlow::Continue(())
     });
     let (counts, slowest) = totals.into_inner().expect("no panic while locked");
     println!("{seeds} seeds, level at most {slowest:?} after healing: {counts:#?}");
     let mut failed = failed.into_inner().expect("no panic while locked");
     failed.sort_unstable();
     let first = failed.first().copied().unwrap_or_default();
-    let again =
-        format!("MYCHAT_SEED={first} cargo test -p mychat-replication --test protocol {test} -- --nocapture");
+    let again = format!("MYCHAT_SEED={first} cargo test -p mychat-sim --test protocol {test} -- --nocapture");
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}; for the first again: {again}", failed.len());
     counts
 }

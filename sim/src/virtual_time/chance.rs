@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
-use super::world::Time;
+use super::Time;
 
 /// What decides by chance.
 #[derive(Debug, Clone)]
@@ -10,6 +10,7 @@ pub struct Chance(Xoshiro256PlusPlus);
 
 impl Chance {
     /// The chance of one matter of a seed: each has its own, so that one that is asked more often changes no other.
+    #[must_use]
     pub fn of(seed: u64, matter: u64) -> Self {
         Self(Xoshiro256PlusPlus::seed_from_u64(seed ^ matter.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
@@ -22,6 +23,18 @@ impl Chance {
     /// An index of something with `len` parts.
     pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
+    }
+
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.index(from.len())]
+    }
+
+    /// Puts things into any order.
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for end in (1..things.len()).rev() {
+            things.swap(end, self.index(end + 1));
+        }
     }
 
     /// Whether something of the probability `chance` happens.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use mychat_replication::{
     log::{Frame, SiteId, VersionVector},
-    protocol::Reading,
+    protocol::{Reading, StreamId},
 };
+use mychat_sim::virtual_time::id;
 
 use crate::world::World;
 
@@ -16,28 +17,29 @@ impl World {
         if !self.conditions.ideal || [Some(node), Some(writer)].contains(&self.conditions.stalled) {
             return;
         }
-        self.count("latency judged");
-        let mut way = self.network.link(writer, node).latency;
+        self.stage.count("latency judged");
+        let mut way = self.stage.network.link(writer, node).latency;
         if let Some(relay) = self.relay(writer, node, frame.site) {
-            self.count("latency through a relay");
-            way = self.network.link(writer, relay).latency + self.network.link(relay, node).latency;
+            self.stage.count("latency through a relay");
+            way =
+                self.stage.network.link(writer, relay).latency + self.stage.network.link(relay, node).latency;
         }
-        if self.now != at + way {
-            let took = self.now - at;
+        if self.stage.now() != at + way {
+            let took = self.stage.now() - at;
             self.objection(&format!("{took:?} from {writer} to {node}, which are {way:?} apart"));
         }
     }
 
     /// Through whom a site comes to a node in another region, when all are there: the rule, told once more.
     fn relay(&self, writer: usize, node: usize, site: SiteId) -> Option<usize> {
-        let region = self.nodes[node].region;
-        if self.nodes.len() <= self.conditions.relay_above || self.nodes[writer].region == region {
+        let region = self.stage.seats[node].region;
+        if self.nodes.len() <= self.conditions.relay_above || self.stage.seats[writer].region == region {
             return None;
         }
         let distance = |number: &usize| -> Vec<u8> {
-            self.nodes[*number].id.0.iter().zip(site.0).map(|(node, site)| node ^ site).collect()
+            id(*number).0.iter().zip(site.0).map(|(node, site)| node ^ site).collect()
         };
-        let there = (0..self.nodes.len()).filter(|number| self.nodes[*number].region == region);
+        let there = (0..self.nodes.len()).filter(|number| self.stage.seats[*number].region == region);
         there.min_by_key(distance).filter(|relay| *relay != node)
     }
 
@@ -56,20 +58,20 @@ impl World {
             self.objection(&format!("node {node} says that it holds {version} of {site:?}"));
         }
         if matches!(reading, Reading::Compact { .. }) {
-            self.count("heads that leave out retired sites");
+            self.stage.count("heads that leave out retired sites");
         }
         self.nodes[node].told = vector.len();
     }
 
     /// Where nothing fails, nothing goes to another region twice.
-    pub fn judge_crossing(&mut self, stream: u64, frames: &[Arc<Frame>]) {
-        let Some((from, to)) = self.network.stream(stream).map(|stream| stream.ends()) else { return };
-        let region = self.nodes[to].region;
-        if !self.conditions.ideal || self.nodes[from].region == region {
+    pub fn judge_crossing(&mut self, node: usize, stream: StreamId, frames: &[Arc<Frame>]) {
+        let Some(follower) = self.stage.follower(node, stream) else { return };
+        let region = self.stage.seats[follower].region;
+        if !self.conditions.ideal || self.stage.seats[node].region == region {
             return;
         }
         for frame in frames {
-            self.count("frame to another region");
+            self.stage.count("frame to another region");
             let times = self.crossings.entry((frame.site, frame.version.0, region)).or_default();
             *times += 1;
             if *times > 1 && self.conditions.relay_above < self.nodes.len() {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::world::{Happening, Time, World, millis};
+use mychat_sim::virtual_time::{Time, millis};
+
+use crate::world::{Happening, World};
 
 /// How long after healing all nodes must be equal: patience with absent peers, pauses, and the slowest link.
 const LEVEL_WITHIN: Time = millis(120_000);
@@ -20,15 +22,15 @@ impl World {
                 Err(what) => self.objection(&format!("at node {node}: {what}")),
             }
         }
-        self.count_by("known limit: row overwritten by a lost version", excused as u64);
+        self.stage.count_by("known limit: row overwritten by a lost version", excused as u64);
     }
 
     /// After healing: looks whether all nodes are level; then each writes once more, and they must be level again.
     pub fn poll(&mut self) {
         let healed = self.healed.unwrap_or_default();
-        if self.now > healed + LEVEL_WITHIN {
+        if self.stage.now() > healed + LEVEL_WITHIN {
             let told: Vec<usize> = self.nodes.iter().map(|node| node.told).collect();
-            self.say(|_| format!("heads have {told:?} entries"));
+            self.stage.say(|| format!("heads have {told:?} entries"));
             self.objection("liveness: the nodes are not level long after everything was healed");
         }
         let first = self.nodes[0].disk.vector();
@@ -43,13 +45,13 @@ impl World {
             return;
         }
         if level {
-            self.level_after = self.now - healed;
+            self.level_after = self.stage.now() - healed;
             self.epilogue = true;
             for node in 0..self.nodes.len() {
                 self.write(node);
             }
         }
-        self.after(millis(50), Happening::Poll);
+        self.stage.after(millis(50), Happening::Poll);
     }
 
     /// All vectors are equal: so must be what is on the disks, and it must be all that was acknowledged.
@@ -73,8 +75,8 @@ impl World {
         if contents.iter().any(|content| *content != contents[0]) {
             self.objection("I4: equal vectors, but the disks differ");
         }
-        self.count_by("site held at the end", self.nodes[0].disk.vector().len() as u64);
-        self.count_by("node", self.nodes.len() as u64);
+        self.stage.count_by("site held at the end", self.nodes[0].disk.vector().len() as u64);
+        self.stage.count_by("node", self.nodes.len() as u64);
         self.done = true;
     }
 
@@ -83,7 +85,7 @@ impl World {
         let mut text = String::new();
         for (number, node) in self.nodes.iter().enumerate() {
             let _ = writeln!(text, "node {number}, site {:?}: {:?}", node.disk.site, node.disk.vector());
-            if let Some(process) = &node.process {
+            if let Some(process) = &self.stage.seats[number].process {
                 let core: String = format!("{:?}", process.core).chars().take(4_000).collect();
                 let _ = writeln!(text, "  up {:?} paused {} core {core}", process.up, process.paused);
             }
