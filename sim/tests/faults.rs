@@ -36,6 +36,9 @@ const ONCE_BROKEN: &[(u64, &str)] = &[
     // A version that no peer knew is used again after a restore, hidden from a client by its cursor: a known limit,
     // counted, and no rule broken.
     (243, "I5: a cursor names a version that was reused"),
+    // A client that knew of a deletion, or of an edit by a clock that was ahead, edited at a node that did not.
+    (895, "I5: what overruled a client's edit was taken for known when it came to the client's node"),
+    (1131, "I5: what overruled a client's edit was taken for known when it came to the client's node"),
 ];
 
 fn runs(minutes: u64) -> Runs {

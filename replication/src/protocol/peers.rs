@@ -97,8 +97,10 @@ impl Peers {
 
     /// Notes which site a peer writes; gives the one that it wrote before, if that was another.
     pub fn writes(&mut self, id: NodeId, site: SiteId) -> Option<SiteId> {
+        // Of one that is gone a datagram may still come: it is not connected for that.
+        let peer = self.by_id.get_mut(&id)?;
         self.writers.entry(site).or_insert(id);
-        let before = self.by_id.get_mut(&id)?.site.replace(site).filter(|before| *before != site)?;
+        let before = peer.site.replace(site).filter(|before| *before != site)?;
         self.writes_no_more(id, before);
         Some(before)
     }

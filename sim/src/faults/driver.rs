@@ -272,11 +272,7 @@ impl Driver for World {
     }
 
     fn feed(&mut self, node: usize, event: Event) {
-        let teller = if let Event::Heads { peer, .. } = event { Some(number(peer)) } else { None };
-        if teller.is_some_and(|peer| self.stage.connection(node, peer).is_none()) {
-            // Nothing is heard of peers that the node has no connection to.
-            return;
-        }
+        let told = matches!(event, Event::Heads { .. });
         let event = match over_the_wire(event) {
             Ok(event) => event,
             Err(error) => return self.stage.object(Rule::Panic, format!("a frame can't be coded: {error}")),
@@ -284,7 +280,7 @@ impl Driver for World {
         let Node { site, vector, .. } = &self.nodes[node];
         self.stage.feed(node, event, *site, vector.get(*site));
         self.act(node);
-        if teller.is_some() {
+        if told {
             self.look_whether_it_serves(node);
         }
     }

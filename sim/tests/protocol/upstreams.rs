@@ -175,3 +175,13 @@ fn take_one(
     tell(core, Event::Committed { frames: vec![frame], vector }, now);
     tell(core, Event::Applied { ok: true }, now);
 }
+
+#[test]
+fn a_late_datagram_of_a_peer_that_is_gone_makes_it_no_upstream() {
+    let mut core = core(&[], false);
+    meet(&mut core, 3, RELAY, &[], 5, at(0));
+    heads(&mut core, 2, WRITER, &[(WRITER, 9)], at(10));
+    let actions = heads(&mut core, 3, RELAY, &[(WRITER, 9)], at(20));
+    let asked: Vec<_> = follows(&actions).into_iter().map(|(_, from, site, _)| (from, site)).collect();
+    assert_eq!(asked, [(peer(3), WRITER)]);
+}
