@@ -105,11 +105,19 @@ pub(super) fn left_over(_: &Beginning) -> anyhow::Result<Vec<String>> {
 
 fn left_over_in(folder: &Path, namespaces: &Path) -> anyhow::Result<Vec<String>> {
     for dead in numbers(folder)?.into_iter().filter(|number| !is_alive(folder, *number)) {
-        let _ = fs::remove_file(socket_of(folder, dead));
-        fs::remove_file(lock_of(folder, dead))?;
+        clear(folder, dead)?;
     }
     let left = |name: &String| run_of(name).is_some_and(|number| !is_alive(folder, number));
     Ok(entries(namespaces)?.into_iter().filter(left).collect())
+}
+
+/// Removes a dead run's files. It may have ended by itself a moment ago, and taken them along.
+fn clear(folder: &Path, dead: u32) -> io::Result<()> {
+    let _ = fs::remove_file(socket_of(folder, dead));
+    match fs::remove_file(lock_of(folder, dead)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The run that a namespace is of.
@@ -150,6 +158,18 @@ fn socket_of(folder: &Path, number: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_ends_while_another_one_begins_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let run = Run::start_in(here, 41).unwrap();
+        // The other one has seen the lock file, and then looks whether anybody holds it.
+        let seen = numbers(here).unwrap();
+        drop(run);
+        assert!(seen == [41] && !is_alive(here, 41));
+        clear(here, 41).unwrap();
+    }
 
     #[test]
     fn runs_are_told_apart_and_dead_ones_are_cleared_away() {
