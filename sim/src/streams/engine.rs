@@ -179,6 +179,8 @@ impl Engine {
                 checked = Instant::now();
                 self.check();
             }
+            // What was said of a connection that has been given up must not be taken to be of the next one in its seat.
+            more.retain(|(at, _)| self.seats[*at].socket.is_some());
         }
         let posted: Vec<u32> = self.board.posted.iter().map(|posted| posted.load(Relaxed)).collect();
         for seat in self.seats.iter().filter(|seat| !seat.stalls) {
@@ -363,7 +365,7 @@ impl Engine {
         let now = Instant::now();
         let pause = Duration::from_millis(u64::from(seat.client.retry));
         match seat.state {
-            State::Live => {
+            State::Live | State::Stalled => {
                 self.board.live.fetch_sub(1, Relaxed);
                 (seat.without, seat.left) = (Some(now), !elsewhere);
                 self.reading.lost += u64::from(elsewhere);
@@ -372,7 +374,7 @@ impl Engine {
                 self.connecting -= 1;
                 self.reading.failed += 1;
             }
-            State::Waiting | State::Stalled => {}
+            State::Waiting => {}
         }
         seat.state = State::Waiting;
         if elsewhere && servers > 1 {
