@@ -25,7 +25,7 @@ const CALL: Duration = Duration::from_secs(30);
 /// How often the other nodes are asked whether they know everything.
 const TRIES: usize = 60;
 /// How often access tokens are made anew; they are good for 15 minutes.
-const REFRESH: Duration = Duration::from_secs(8 * 60);
+const REFRESH: Duration = Duration::from_secs(5 * 60);
 
 /// Accounts' refresh tokens, by which their streams get new access tokens.
 pub(super) struct Sessions {
@@ -124,29 +124,41 @@ pub(super) fn other(args: &StreamsArgs, [publish, subscribe]: [&str; 2]) -> anyh
 }
 
 impl Sessions {
-    /// Makes access tokens anew before they end, for ever.
+    /// Makes access tokens anew before they end, for ever. What fails once is tried in time for the old one to hold.
     pub(super) async fn keep(mut self, target: Arc<Target>) {
         loop {
             tokio::time::sleep(REFRESH).await;
             for (account, refresh) in self.refresh.iter_mut().enumerate() {
-                for base in &self.base {
-                    let wish = json!({ "refresh_token": refresh });
-                    let url = format!("{base}/v1/sessions/refresh");
-                    let Ok((answer, _)) = call(&self.http, Method::POST, &url, "", Some(wish)).await else {
-                        continue;
-                    };
-                    if let (Some(token), Some(next)) =
-                        (answer["token"].as_str(), answer["refresh_token"].as_str())
-                    {
+                match refreshed(&self.http, &self.base, refresh).await {
+                    Ok((token, next)) => {
                         let mut tokens = target.tokens.write().unwrap_or_else(PoisonError::into_inner);
                         tokens[account] = token.into();
-                        *refresh = next.to_owned();
+                        *refresh = next;
                     }
-                    break;
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), account, "no new access token");
+                    }
                 }
             }
         }
     }
+}
+
+/// An access token and the next refresh token, of the first node that gives them.
+async fn refreshed(http: &Client, nodes: &[String], refresh: &str) -> anyhow::Result<(String, String)> {
+    let mut why = anyhow::anyhow!("there is no node");
+    for node in nodes {
+        let wish = json!({ "refresh_token": refresh });
+        match call(http, Method::POST, &format!("{node}/v1/sessions/refresh"), "", Some(wish)).await {
+            Ok((answer, _)) => return Ok((text(&answer["token"])?, text(&answer["refresh_token"])?)),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+fn text(value: &Value) -> anyhow::Result<String> {
+    value.as_str().map(str::to_owned).context("an account without a token")
 }
 
 /// Makes an account: its id, access token and refresh token.
@@ -162,7 +174,6 @@ async fn sign_up(
         "name": format!("Load {number}"),
     });
     let (answer, _) = call(http, Method::POST, &format!("{base}/v1/accounts"), "", Some(wish)).await?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("an account without a token");
     Ok((text(&answer["account"]["id"])?, text(&answer["token"])?, text(&answer["refresh_token"])?))
 }
 
