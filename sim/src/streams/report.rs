@@ -83,9 +83,9 @@ pub(crate) struct Report {
     pub(crate) clients_with_gaps: u64,
     pub(crate) doubles: u64,
     pub(crate) server_processes: Vec<Server>,
-    /// Of all servers, microseconds on processors for a delivery.
+    /// Of all servers, microseconds on processors for a delivery; none when one of them was killed with its share.
     pub(crate) server_cpu_us_per_delivery: Option<f64>,
-    /// Of all servers, bytes in user space for a stream.
+    /// Of all servers, bytes in user space for a stream; none when one of them was killed with its share.
     pub(crate) server_bytes_per_stream: Option<f64>,
     /// Of this program.
     pub(crate) client_cpu_s: f64,

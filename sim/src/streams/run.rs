@@ -87,6 +87,8 @@ pub(super) async fn measure(
     let cpu: f64 = processes.iter().map(|server| server.cpu_s).sum();
     let grown: u64 =
         processes.iter().map(|server| server.resident_idle.saturating_sub(server.resident_before)).sum();
+    // With a server that was killed its share is gone, of deliveries and streams it is still a part.
+    let complete = !processes.is_empty() && args.kill.is_none();
     let posted = main.posted;
     Ok(Report {
         servers: target.servers.len(),
@@ -118,9 +120,8 @@ pub(super) async fn measure(
         gaps: reading.gaps,
         clients_with_gaps: reading.clients_with_gaps,
         doubles: reading.doubles,
-        server_cpu_us_per_delivery: (!processes.is_empty() && deliveries > 0)
-            .then(|| cpu * 1e6 / deliveries as f64),
-        server_bytes_per_stream: (!processes.is_empty()).then(|| grown as f64 / f64::from(args.clients)),
+        server_cpu_us_per_delivery: (complete && deliveries > 0).then(|| cpu * 1e6 / deliveries as f64),
+        server_bytes_per_stream: complete.then(|| grown as f64 / f64::from(args.clients)),
         server_processes: processes,
         client_cpu_s: Usage::of(None).cpu - own.cpu,
         marks: main.marks,
