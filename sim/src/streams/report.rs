@@ -150,7 +150,10 @@ impl Report {
                 best.posted_per_s, best.deliveries_per_s, best.p99_ms
             ),
             None => {
-                writeln!(f, "already the first step was above p99 {limit:.0} ms: begin with a lower --rate")
+                writeln!(
+                    f,
+                    "already the first step was above p99 {limit:.0} ms or behind its schedule: begin with a lower --rate"
+                )
             }
         }
     }
