@@ -226,7 +226,7 @@ impl Shared {
     }
 
     /// Tells the streams here of people who have come or gone, and returns how many deliveries that took at
-    /// the most: reactors count for themselves.
+    /// the most: the reactors know the exact number later.
     async fn tell_news(&self) -> usize {
         let news: BTreeMap<AccountId, bool> = self.core().news(NEWS).into_iter().collect();
         if news.is_empty() || self.hub.open_streams() == 0 {
@@ -248,7 +248,8 @@ impl Shared {
                 return 0;
             }
         };
-        let most = spaces.len() * self.hub.open_streams().min(MOST_READERS);
+        let open = self.hub.open_streams();
+        let most = spaces.iter().map(|(_, spaces)| readers_at_most(spaces.len(), open)).sum();
         for (account, spaces) in spaces {
             let data = json!({ "account": account, "online": news.get(&account) });
             self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
@@ -300,6 +301,12 @@ impl Shared {
     }
 }
 
+/// How many of the open streams can hear of somebody who is in so many spaces: each once, and in a space no more than are
+/// told at all.
+fn readers_at_most(spaces: usize, open: usize) -> usize {
+    spaces.saturating_mul(MOST_READERS).min(open)
+}
+
 fn send(mesh: &Mesh, to: NodeId, kind: u8, payload: Bytes) {
     metrics::counter!("mychat_presence_datagrams_total").increment(1);
     if let Err(error) = mesh.datagram(to, kind, payload) {
@@ -322,4 +329,17 @@ fn figures(core: &Core) {
     metrics::gauge!("mychat_presence_here").set(here as f64);
     metrics::gauge!("mychat_presence_online").set(online as f64);
     metrics::gauge!("mychat_presence_watched_spaces").set(spaces as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_in_many_spaces_reaches_more_streams_than_one_space_has() {
+        assert_eq!(readers_at_most(0, 10_000), 0);
+        assert_eq!(readers_at_most(1, 10_000), MOST_READERS);
+        assert_eq!(readers_at_most(30, 10_000), 30 * MOST_READERS);
+        assert_eq!(readers_at_most(30, 50), 50);
+    }
 }
