@@ -166,6 +166,8 @@ impl Shared {
         let comings = self.hub.comings();
         let mut next_tick = Instant::now();
         let mut more = false;
+        // Whose spaces could not be read: they are looked at again with the next tick.
+        let mut unread = Vec::new();
         loop {
             let mut waiting = Vec::new();
             tokio::select! {
@@ -179,8 +181,11 @@ impl Shared {
             let ticks = Instant::now() >= next_tick;
             if ticks {
                 next_tick = Instant::now() + TICK;
+                unread.drain(..).for_each(|account| comings.note(account));
             }
-            let present = self.hub.present(comings.take(PEOPLE)).await;
+            let people = comings.take(PEOPLE);
+            let present = self.hub.present(people.clone()).await;
+            unread.extend(left_out(people, &present));
             let up = ticks.then(|| self.nodes_up());
             let sends = {
                 let (now, mut core) = (self.now(), self.core());
@@ -244,8 +249,9 @@ impl Shared {
         let spaces = match self.store.read(read).await {
             Ok(spaces) => spaces,
             Err(error) => {
-                tracing::debug!(%error, "memberships can't be read: nobody is told who came and went");
-                return 0;
+                tracing::debug!(%error, "memberships can't be read: who came and went is told later");
+                self.core().untold(news);
+                return DELIVERIES;
             }
         };
         let open = self.hub.open_streams();
@@ -301,6 +307,12 @@ impl Shared {
     }
 }
 
+/// Those of some people of whom nothing was found out.
+fn left_out(people: Vec<AccountId>, present: &[(AccountId, Option<BTreeSet<SpaceId>>)]) -> Vec<AccountId> {
+    let found: BTreeSet<AccountId> = present.iter().map(|(account, _)| *account).collect();
+    people.into_iter().filter(|account| !found.contains(account)).collect()
+}
+
 /// How many of the open streams can hear of somebody who is in so many spaces: each once, and in a space no more than are
 /// told at all.
 fn readers_at_most(spaces: usize, open: usize) -> usize {
@@ -334,6 +346,12 @@ fn figures(core: &Core) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_whom_nothing_was_found_out_is_looked_at_again() {
+        let [a, b, c] = [1, 2, 3].map(|n| AccountId(uuid::Uuid::from_u128(n)));
+        assert_eq!(left_out(vec![a, b, c], &[(c, None), (a, Some(BTreeSet::new()))]), [b]);
+    }
 
     #[test]
     fn somebody_in_many_spaces_reaches_more_streams_than_one_space_has() {
