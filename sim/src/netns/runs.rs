@@ -47,10 +47,14 @@ impl Run {
     }
 
     fn start_in(folder: &Path, number: u32) -> anyhow::Result<Self> {
-        let file = File::create(lock_of(folder, number))?;
-        if file.try_lock().is_err() {
+        if is_alive(folder, number) {
             bail!("this process has a network already");
         }
+        // It is locked before it has its name: whoever looks whether a run is alive takes its lock for a moment.
+        let unnamed = folder.join(format!("{number}.new"));
+        let file = File::create(&unnamed)?;
+        file.lock()?;
+        fs::rename(&unnamed, lock_of(folder, number))?;
         Ok(Self { number, folder: folder.to_owned(), _lock: file })
     }
 
