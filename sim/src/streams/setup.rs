@@ -22,8 +22,10 @@ const AT_ONCE: usize = 32;
 const ACCOUNTS_AT_ONCE: usize = 4;
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(30);
-/// How often the other nodes are asked whether they know everything.
+/// How often the other nodes are asked whether they know everything, and the pause before each time but the first: a
+/// node that is not ready says so at once.
 const TRIES: usize = 60;
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often access tokens are made anew; they are good for 15 minutes.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 
@@ -179,14 +181,17 @@ async fn sign_up(
 
 /// Waits until a node holds what a cursor has.
 async fn await_cursor(http: &Client, base: &str, token: &str, cursor: &str) -> anyhow::Result<()> {
+    let mut said = String::new();
     for _ in 0..TRIES {
         let request = http.get(format!("{base}/v1/accounts/me")).bearer_auth(token);
         let answer = request.header("mychat-after", cursor).send().await?;
         if answer.status().is_success() && !answer.headers().contains_key("mychat-behind") {
             return Ok(());
         }
+        said = answer.status().to_string();
+        tokio::time::sleep(PAUSE).await;
     }
-    bail!("{base} does not hold what was written at the first node: are they one cluster?")
+    bail!("{base} does not hold what was written at the first node (it says {said}): are they one cluster?")
 }
 
 /// A call, its answer and its cursor.
