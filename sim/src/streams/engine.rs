@@ -423,3 +423,24 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::target::{Kind, tests::target};
+
+    #[test]
+    fn a_stream_that_is_lost_is_live_no_more_whether_it_was_read_or_not() {
+        let place = Place { server: 0, space: 0, nth: 0, stalls: true, number: 0 };
+        let board = Arc::new(Board::new(1, 1));
+        let mut engine =
+            Engine::new(Arc::new(target(Kind::MyChat)), Arc::clone(&board), &[place, place], 1, 0.0, 0)
+                .expect("an engine");
+        board.live.store(2, Relaxed);
+        for (at, state) in [State::Live, State::Stalled].into_iter().enumerate() {
+            engine.seats[at].state = state;
+            engine.lose(at, true);
+        }
+        assert_eq!((board.live.load(Relaxed), engine.reading.lost), (0, 2));
+    }
+}

@@ -155,23 +155,15 @@ fn micros(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::RwLock;
-
     use super::*;
-    use crate::streams::target::{Kind, Server, Space};
+    use crate::streams::target::{Kind, Server, tests::target};
 
     #[tokio::test]
     async fn a_server_that_never_answers_is_given_up() {
         // It takes connections, which the system does for it, and nothing else.
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let target = Target {
-            kind: Kind::MyChat,
-            servers: vec![Server { address: silent.local_addr().expect("an address") }],
-            spaces: vec![Space { id: "s".to_owned(), accounts: vec![0] }],
-            tokens: RwLock::default(),
-            fronts: Vec::new(),
-            tls: None,
-        };
+        let servers = vec![Server { address: silent.local_addr().expect("an address") }];
+        let target = Target { servers, ..target(Kind::MyChat) };
         let board = Arc::new(Board::new(1, 1));
         let mut lane = Lane {
             target: Arc::new(target),

@@ -113,10 +113,10 @@ pub(super) fn server(url: &str) -> anyhow::Result<(Server, String)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn target(kind: Kind) -> Target {
+    pub(in crate::streams) fn target(kind: Kind) -> Target {
         let servers = vec![Server { address: ([127, 0, 0, 1], 80).into() }];
         let spaces = vec![Space { id: "s".to_owned(), accounts: vec![1, 0] }];
         Target {
