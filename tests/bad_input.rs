@@ -78,7 +78,7 @@ async fn every_call_refuses_bad_credentials_paths_and_bodies_and_logs_no_secret(
     faults.are_none();
     // The samples are good: only what was changed in them was refused.
     for operation in &operations {
-        let answer = operation.call(&world, &world.node).send().await;
+        let answer = operation.call(&world.node).send().await;
         assert!((200..300).contains(&answer.status), "{}: {answer:?}", operation.name());
     }
     cluster.agree().await;
@@ -102,7 +102,7 @@ async fn credentials(world: &World, operation: &Operation, forger: &Forger, faul
     if operation.who == Who::Anybody {
         return;
     }
-    let bare = || operation.bare(world, &world.node);
+    let bare = || operation.bare(&world.node);
     let mut check = async |what: &str, call: Call| {
         faults.refused(&format!("{} with {what}", operation.name()), call, 401, "unauthorized").await;
     };
@@ -132,7 +132,7 @@ async fn paths(world: &World, operation: &Operation, faults: &mut Faults) {
     for parameter in operation.parameters() {
         for value in bad {
             let name = format!("{} with {parameter} {:.20}", operation.name(), value);
-            let call = operation.call_at(world, &world.node, |own, sample| match own == parameter {
+            let call = operation.call_at(&world.node, |own, sample| match own == parameter {
                 true => value.to_owned(),
                 false => sample.to_owned(),
             });
@@ -147,10 +147,10 @@ async fn paths(world: &World, operation: &Operation, faults: &mut Faults) {
 
 /// Bodies that are not what the call needs.
 async fn bodies(world: &World, operation: &Operation, sample: &Value, faults: &mut Faults) {
-    let with = |bytes: Vec<u8>| operation.without_body(world, &world.node).body(bytes);
+    let with = |bytes: Vec<u8>| operation.without_body(&world.node).body(bytes);
     let name = |what: &str| format!("{} with {what}", operation.name());
     if operation.needs_body {
-        let none = operation.without_body(world, &world.node);
+        let none = operation.without_body(&world.node);
         faults.refused(&name("no body"), none, 400, "invalid_body").await;
         faults.refused(&name("an empty body"), with(Vec::new()), 400, "invalid_body").await;
     }
@@ -186,7 +186,7 @@ async fn bodies(world: &World, operation: &Operation, sample: &Value, faults: &m
     for kind in
         ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx"]
     {
-        let call = operation.without_body(world, &world.node).header("content-type", kind);
+        let call = operation.without_body(&world.node).header("content-type", kind);
         let call = call.bytes(sample.to_string().into_bytes());
         faults.refused(&name(kind), call, 415, "unsupported_media_type").await;
     }
@@ -234,7 +234,7 @@ async fn nobody_gets_at_what_is_anothers() {
     // A stranger is not told that the space exists.
     for operation in samples::operations(&world).await {
         if operation.path.starts_with("/v1/spaces/{space}") {
-            let call = operation.bare(&world, &node).by(bob);
+            let call = operation.bare(&node).by(bob);
             faults.refused(&format!("{} by a stranger", operation.name()), call, 404, "not_found").await;
         }
     }
@@ -312,7 +312,7 @@ async fn bad_parameters_headers_methods_and_paths_are_refused() {
             if of_path.iter().all(|operation| operation.method.as_str() != method) {
                 let method = Method::from_bytes(method.as_bytes()).expect("a method");
                 let what = format!("{method} {path}");
-                let filled = of_path[0].filled(&world, |_, sample| sample.to_owned());
+                let filled = of_path[0].filled(|_, sample| sample.to_owned());
                 let call = node.call(method, &filled).by(&world.ada);
                 faults.refused(&what, call, 405, "method_not_allowed").await;
             }
@@ -396,7 +396,7 @@ async fn headers(world: &World, operations: &[Operation], faults: &mut Faults) {
     let long = "x".repeat(256);
     for operation in operations.iter().filter(|operation| operation.method == Method::GET) {
         for bad in ["nonsense", "", "AQ", "!"] {
-            let call = operation.call(world, &world.node).header("mychat-after", bad);
+            let call = operation.call(&world.node).header("mychat-after", bad);
             faults.refused(&format!("{} after {bad:?}", operation.name()), call, 400, "invalid_cursor").await;
         }
     }

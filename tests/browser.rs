@@ -9,7 +9,7 @@ mod driver;
 #[path = "browser/page.rs"]
 mod page;
 
-use cluster::{Cluster, Process, eventually, shown};
+use cluster::{Cluster, Process};
 use driver::{Driver, Screen};
 use fantoccini::key::Key;
 use page::{Page, test};
@@ -28,13 +28,7 @@ struct Dev {
 impl Dev {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut process =
-            Process::start(["dev", "--port", "0", "--data", &shown(&folder.path().join("data"))]);
-        eventually("mychat dev says that it is ready", async || {
-            assert!(process.is_running(), "it has ended:\n{}", process.stderr());
-            process.stdout().contains("Ctrl-C").then_some(())
-        })
-        .await;
+        let process = Process::dev(0, &folder.path().join("data")).await;
         Self { process, _folder: folder }
     }
 

@@ -5,7 +5,7 @@ mod cluster;
 
 use std::{net::TcpListener, path::Path};
 
-use cluster::{Client, Events, PATIENCE, Ports, Process, eventually, shown, text};
+use cluster::{Client, Events, PATIENCE, Ports, Process, shown, text};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -21,13 +21,7 @@ struct Dev {
 impl Dev {
     /// Starts it and waits until it says that it is ready.
     async fn start(ports: &Ports, data: &Path) -> Self {
-        let port = ports.nth(0).to_string();
-        let mut process = Process::start(["dev", "--port", &port, "--data", &shown(data)]);
-        eventually("mychat dev says that it is ready", async || {
-            assert!(process.is_running(), "it has ended:\n{}", process.stderr());
-            process.stdout().contains("Ctrl-C").then_some(())
-        })
-        .await;
+        let process = Process::dev(ports.nth(0), data).await;
         let client = |at: usize| Client::new(&format!("http://127.0.0.1:{}", ports.nth(at)));
         Self { process, nodes: (1..=3).map(client).collect(), router: client(0) }
     }

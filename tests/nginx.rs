@@ -134,9 +134,11 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // SIGTERM ends the workers too.
-        self.signal(Signal::TERM);
-        let _ = self.child.wait();
+        // SIGTERM ends the workers too. One that has ended by itself can't be told, and its number may be another's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -299,33 +299,33 @@ impl Operation {
     }
 
     /// The path with its parameters filled in by name and good value.
-    pub fn filled(&self, _: &World, value: impl Fn(&str, &str) -> String) -> String {
+    pub fn filled(&self, value: impl Fn(&str, &str) -> String) -> String {
         self.parameters.iter().fold(self.path.clone(), |path, (name, sample)| {
             path.replace(&format!("{{{name}}}"), &value(name, sample))
         })
     }
 
     /// The good call, but for parameters that are filled in by name and good value.
-    pub fn call_at(&self, world: &World, node: &Client, value: impl Fn(&str, &str) -> String) -> Call {
-        let call = node.call(self.method.clone(), &(self.filled(world, value) + self.query));
+    pub fn call_at(&self, node: &Client, value: impl Fn(&str, &str) -> String) -> Call {
+        let call = node.call(self.method.clone(), &(self.filled(value) + self.query));
         let call = if self.who == Who::Anybody { call } else { call.token(&self.token) };
         self.with_body(call)
     }
 
     /// The good call.
-    pub fn call(&self, world: &World, node: &Client) -> Call {
-        self.call_at(world, node, |_, sample| sample.to_owned())
+    pub fn call(&self, node: &Client) -> Call {
+        self.call_at(node, |_, sample| sample.to_owned())
     }
 
     /// The good call without credentials.
-    pub fn bare(&self, world: &World, node: &Client) -> Call {
-        let path = self.filled(world, |_, sample| sample.to_owned());
+    pub fn bare(&self, node: &Client) -> Call {
+        let path = self.filled(|_, sample| sample.to_owned());
         self.with_body(node.call(self.method.clone(), &(path + self.query)))
     }
 
     /// The good call, but without its body.
-    pub fn without_body(&self, world: &World, node: &Client) -> Call {
-        let path = self.filled(world, |_, sample| sample.to_owned());
+    pub fn without_body(&self, node: &Client) -> Call {
+        let path = self.filled(|_, sample| sample.to_owned());
         let call = node.call(self.method.clone(), &(path + self.query));
         if self.who == Who::Anybody { call } else { call.token(&self.token) }
     }

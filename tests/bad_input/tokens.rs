@@ -90,7 +90,7 @@ impl Forger {
         self.bad.iter().map(|(what, token)| (*what, token.as_str()))
     }
 
-    /// Those of them that the cluster's key has signed.
+    /// The first of them: it was good once, and whoever sets their clock back has a use for it.
     pub fn secrets(&self) -> Vec<(String, String)> {
         self.tokens().take(1).map(|(what, token)| (what.to_owned(), signature(token))).collect()
     }

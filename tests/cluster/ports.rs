@@ -9,8 +9,9 @@ use std::{
     net::{TcpListener, UdpSocket},
 };
 
-/// Below what systems give to outgoing connections.
-const RANGE: std::ops::Range<u16> = 12_000..32_000;
+/// Below what systems give to outgoing connections, and above what the program takes for servers that it starts by
+/// itself (`mychat sim`), which knows nothing of the locks.
+const RANGE: std::ops::Range<u16> = 22_000..32_000;
 
 /// Consecutive ports, for TCP and UDP, on 127.0.0.1; nobody else gets them until this is dropped.
 pub struct Ports {

@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, shown};
 
 /// A running `mychat`, or what is left of it. Dropping it kills it.
 pub struct Process {
@@ -66,6 +66,17 @@ impl Process {
         let stdout = Output::of(child.stdout.take().expect("a pipe"));
         let stderr = Output::of(child.stderr.take().expect("a pipe"));
         Self { child, name: format!("mychat {}", args.join(" ")), stdout, stderr }
+    }
+
+    /// Starts `mychat dev` and waits until it says that it is ready.
+    pub async fn dev(port: u16, data: &Path) -> Self {
+        let mut dev = Self::start(["dev", "--port", &port.to_string(), "--data", &shown(data)]);
+        eventually("mychat dev says that it is ready", async || {
+            assert!(dev.is_running(), "it has ended:\n{}", dev.stderr());
+            dev.stdout().contains("Ctrl-C").then_some(())
+        })
+        .await;
+        dev
     }
 
     /// Runs `mychat` to its end.

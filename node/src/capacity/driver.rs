@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    estimate::{Estimator, Figures, Sample},
+    estimate::{Bound, Estimator, Figures, Sample},
     sample,
 };
 use crate::{app::Condition, config::Limits, events::Hub};
@@ -106,7 +106,12 @@ async fn wait() -> Duration {
 }
 
 fn publish(figures: &Figures) {
-    metrics::gauge!("mychat_streams_capacity", "bound" => figures.bound.name()).set(figures.capacity as f64);
+    metrics::gauge!("mychat_streams_capacity").set(figures.capacity as f64);
+    // Each of them every time, or the one that ended first a while ago would be there for ever.
+    for bound in Bound::ALL {
+        let ends_first = f64::from(u8::from(bound == figures.bound));
+        metrics::gauge!("mychat_streams_bound", "bound" => bound.name()).set(ends_first);
+    }
     metrics::gauge!("mychat_load").set(figures.load);
     metrics::gauge!("mychat_busy").set(figures.busy);
     metrics::gauge!("mychat_loop_late_seconds").set(figures.late_ms / 1000.0);
@@ -116,5 +121,26 @@ fn publish(figures: &Figures) {
     }
     if let Some(micros) = figures.micros_per_delivery {
         metrics::gauge!("mychat_delivery_cpu_seconds").set(micros / 1e6);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_ends_first_now_is_published() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let figures = Estimator::new(500, 2).look(Sample::default());
+        metrics::with_local_recorder(&recorder, || {
+            publish(&Figures { capacity: 400, bound: Bound::Memory, ..figures });
+            publish(&figures);
+        });
+        let said = recorder.handle().render();
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("mychat_streams_")).collect();
+        assert!(lines.contains(&"mychat_streams_capacity 500"), "{said}");
+        assert!(lines.contains(&"mychat_streams_bound{bound=\"connections\"} 1"), "{said}");
+        assert!(lines.contains(&"mychat_streams_bound{bound=\"memory\"} 0"), "{said}");
+        assert_eq!(lines.len(), 4, "{said}");
     }
 }

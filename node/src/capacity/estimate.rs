@@ -59,6 +59,9 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Memory, Self::Processors];
+
     /// Its name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -34,6 +34,7 @@ use crate::{
 
 /// How often an idle stream gets a sign of life; the contract says every 20 s at least.
 const PING: Duration = Duration::from_secs(15);
+const _: () = assert!(PING.as_secs() < 20);
 /// Requests for streams that wait for the hub; more wait for a place.
 const OPENING: usize = 4096;
 /// How long they wait before they are told that the node is busy.

@@ -247,6 +247,11 @@ impl Core {
         news
     }
 
+    /// What was taken and could not be told is news still.
+    pub fn untold(&mut self, news: impl IntoIterator<Item = (AccountId, bool)>) {
+        self.changed.extend(news.into_iter().map(|(account, is)| (account, !is)));
+    }
+
     /// Whether there are people whose presence has changed.
     pub fn has_news(&self) -> bool {
         !self.changed.is_empty()

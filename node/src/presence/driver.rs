@@ -166,6 +166,8 @@ impl Shared {
         let comings = self.hub.comings();
         let mut next_tick = Instant::now();
         let mut more = false;
+        // Whose spaces could not be read: they are looked at again with the next tick.
+        let mut unread = Vec::new();
         loop {
             let mut waiting = Vec::new();
             tokio::select! {
@@ -179,8 +181,11 @@ impl Shared {
             let ticks = Instant::now() >= next_tick;
             if ticks {
                 next_tick = Instant::now() + TICK;
+                unread.drain(..).for_each(|account| comings.note(account));
             }
-            let present = self.hub.present(comings.take(PEOPLE)).await;
+            let people = comings.take(PEOPLE);
+            let present = self.hub.present(people.clone()).await;
+            unread.extend(left_out(people, &present));
             let up = ticks.then(|| self.nodes_up());
             let sends = {
                 let (now, mut core) = (self.now(), self.core());
@@ -226,7 +231,7 @@ impl Shared {
     }
 
     /// Tells the streams here of people who have come or gone, and returns how many deliveries that took at
-    /// the most: reactors count for themselves.
+    /// the most: the reactors know the exact number later.
     async fn tell_news(&self) -> usize {
         let news: BTreeMap<AccountId, bool> = self.core().news(NEWS).into_iter().collect();
         if news.is_empty() || self.hub.open_streams() == 0 {
@@ -244,11 +249,13 @@ impl Shared {
         let spaces = match self.store.read(read).await {
             Ok(spaces) => spaces,
             Err(error) => {
-                tracing::debug!(%error, "memberships can't be read: nobody is told who came and went");
-                return 0;
+                tracing::debug!(%error, "memberships can't be read: who came and went is told later");
+                self.core().untold(news);
+                return DELIVERIES;
             }
         };
-        let most = spaces.len() * self.hub.open_streams().min(MOST_READERS);
+        let open = self.hub.open_streams();
+        let most = spaces.iter().map(|(_, spaces)| readers_at_most(spaces.len(), open)).sum();
         for (account, spaces) in spaces {
             let data = json!({ "account": account, "online": news.get(&account) });
             self.hub.publish_ephemeral(&spaces, account, "presence", &data, MOST_READERS);
@@ -300,6 +307,18 @@ impl Shared {
     }
 }
 
+/// Those of some people of whom nothing was found out.
+fn left_out(people: Vec<AccountId>, present: &[(AccountId, Option<BTreeSet<SpaceId>>)]) -> Vec<AccountId> {
+    let found: BTreeSet<AccountId> = present.iter().map(|(account, _)| *account).collect();
+    people.into_iter().filter(|account| !found.contains(account)).collect()
+}
+
+/// How many of the open streams can hear of somebody who is in so many spaces: each once, and in a space no more than are
+/// told at all.
+fn readers_at_most(spaces: usize, open: usize) -> usize {
+    spaces.saturating_mul(MOST_READERS).min(open)
+}
+
 fn send(mesh: &Mesh, to: NodeId, kind: u8, payload: Bytes) {
     metrics::counter!("mychat_presence_datagrams_total").increment(1);
     if let Err(error) = mesh.datagram(to, kind, payload) {
@@ -322,4 +341,23 @@ fn figures(core: &Core) {
     metrics::gauge!("mychat_presence_here").set(here as f64);
     metrics::gauge!("mychat_presence_online").set(online as f64);
     metrics::gauge!("mychat_presence_watched_spaces").set(spaces as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_whom_nothing_was_found_out_is_looked_at_again() {
+        let [a, b, c] = [1, 2, 3].map(|n| AccountId(uuid::Uuid::from_u128(n)));
+        assert_eq!(left_out(vec![a, b, c], &[(c, None), (a, Some(BTreeSet::new()))]), [b]);
+    }
+
+    #[test]
+    fn somebody_in_many_spaces_reaches_more_streams_than_one_space_has() {
+        assert_eq!(readers_at_most(0, 10_000), 0);
+        assert_eq!(readers_at_most(1, 10_000), MOST_READERS);
+        assert_eq!(readers_at_most(30, 10_000), 30 * MOST_READERS);
+        assert_eq!(readers_at_most(30, 50), 50);
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) mod process;
 mod relay;
 mod report;
 mod settings;
-mod sheet;
+pub(crate) mod sheet;
 mod storage;
 mod text;
 mod throughput;

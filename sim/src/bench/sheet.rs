@@ -139,7 +139,8 @@ fn percentile(values: &mut [i64], part: f64) -> f64 {
     values.get(rank - 1).map_or(f64::NAN, |value| *value as f64)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle of some values, or of the two in the middle; not a number when there is none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

@@ -11,9 +11,10 @@
 mod bounds;
 mod report;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use indicatif::MultiProgress;
 use mychat_node::capacity::{self, KERNEL_BYTES, limits};
@@ -34,6 +35,8 @@ const TELLING: u32 = 1000;
 const PART: f64 = 0.4;
 /// How often the node is asked how late its turns come.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long it may take to say so.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The flags of `mychat node calibrate`.
 #[derive(Debug, Clone, Args)]
@@ -112,24 +115,31 @@ async fn measure(
 
 /// A load, and how late the node's turns came meanwhile, in milliseconds.
 async fn watched(node: &Own, args: StreamsArgs, progress: &MultiProgress) -> anyhow::Result<(Report, f64)> {
-    let mut worst = 0.0_f64;
-    let load = run_one(&args, progress);
-    tokio::pin!(load);
-    let report = loop {
-        tokio::select! {
-            report = &mut load => break report?,
-            () = tokio::time::sleep(LOOK) => {
-                let text = node.metrics().await.unwrap_or_default();
-                let line = text.lines().find(|line| line.starts_with("mychat_loop_late_seconds"));
-                let late = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-                worst = worst.max(late.unwrap_or_default() * 1000.0);
-            }
-        }
+    let mut worst = None;
+    let report = tokio::select! {
+        report = run_one(&args, progress) => report?,
+        never = look(node, &mut worst) => match never {},
     };
-    match report.faults() {
-        faults if faults.is_empty() => Ok((report, worst)),
-        faults => anyhow::bail!("{}", faults.join("; ")),
+    let faults = report.faults();
+    ensure!(faults.is_empty(), "{}", faults.join("; "));
+    Ok((report, worst.context("the node never said how late its turns come")?))
+}
+
+/// Asks the node again and again how late its turns come, and keeps the worst of it.
+async fn look(node: &Own, worst: &mut Option<f64>) -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // A busy node may not answer at once.
+        let asked = tokio::time::timeout(ANSWER, node.metrics()).await;
+        let late = asked.ok().and_then(Result::ok).and_then(|text| late_ms(&text));
+        *worst = worst.iter().copied().chain(late).reduce(f64::max);
     }
+}
+
+/// How late the node's turns come, in milliseconds, by its metrics.
+fn late_ms(metrics: &str) -> Option<f64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix("mychat_loop_late_seconds "))?;
+    Some(value.parse::<f64>().ok()? * 1000.0)
 }
 
 /// Microseconds on a processor for a delivery and for a message, from two loads with different shares of both.
@@ -150,5 +160,18 @@ impl Machine {
             free_bytes: capacity::free_memory(),
             connections: limits.streams,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_read_from_the_metrics_and_not_made_up() {
+        let metrics =
+            "# TYPE mychat_loop_late_seconds gauge\nmychat_loop_late_seconds 0.0125\nmychat_load 1\n";
+        assert_eq!(late_ms(metrics), Some(12.5));
+        assert_eq!(late_ms("mychat_load 1\n"), None);
     }
 }

@@ -50,8 +50,9 @@ impl Calibration {
     }
 }
 
-impl fmt::Display for Calibration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Calibration {
+    /// What was measured.
+    fn found(&self) -> Table {
         let (machine, measured) = (&self.machine, &self.measured);
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let mut found = Table::new();
@@ -94,14 +95,12 @@ impl fmt::Display for Calibration {
         ] {
             found.add_row([name.to_owned(), value]);
         }
-        writeln!(f, "{found}\n")?;
-        if self.disturbed {
-            writeln!(
-                f,
-                "Something else was busy on this machine, or it is too small for the load: events waited, and left together,\n\
-                 so a delivery is shown too cheap. Measure again when it is calm, or with fewer --streams.\n"
-            )?;
-        }
+        found
+    }
+
+    /// What follows from it.
+    fn write_formula(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (machine, measured) = (&self.machine, &self.measured);
         let each = measured.bytes_per_stream.unwrap_or(UNKNOWN_BYTES) + measured.kernel_bytes_per_stream;
         writeln!(
             f,
@@ -117,7 +116,11 @@ impl fmt::Display for Calibration {
             machine.processors,
             measured.cpu_us_per_delivery,
             measured.cpu_us_per_message
-        )?;
+        )
+    }
+
+    /// What that is for some uses.
+    fn uses(&self) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED).set_header([
             "events a minute on a stream",
@@ -138,7 +141,22 @@ impl fmt::Display for Calibration {
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "{table}")?;
+        table
+    }
+}
+
+impl fmt::Display for Calibration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.found())?;
+        if self.disturbed {
+            writeln!(
+                f,
+                "Something else was busy on this machine, or it is too small for the load: events waited, and left together,\n\
+                 so a delivery is shown too cheap. Measure again when it is calm, or with fewer --streams.\n"
+            )?;
+        }
+        self.write_formula(f)?;
+        writeln!(f, "{}", self.uses())?;
         let (streams, bound) = self.table.get(2).map_or((0, ""), |row| (row.streams, row.bound));
         writeln!(
             f,

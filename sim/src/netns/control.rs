@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::runs;
 
-/// The longest order.
+/// The longest order, in bytes.
 const ORDER: u64 = 4_096;
 /// How long somebody may take to say it, or the run to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,17 +91,28 @@ async fn serve(stream: UnixStream, orders: mpsc::Sender<Asked>) -> std::io::Resu
     let (from, mut to) = stream.into_split();
     let mut order = String::new();
     BufReader::new(from.take(ORDER)).read_line(&mut order).await?;
-    let (answer, answered) = oneshot::channel();
-    let text = match orders.send(Asked { order, answer }).await {
-        Ok(()) => match answered.await {
-            Ok(Ok(text)) => format!("ok\n{text}\n"),
-            Ok(Err(problem)) => format!("error\n{problem}\n"),
-            Err(_) => "error\nit is stopping\n".to_owned(),
-        },
-        Err(_) => "error\nit is stopping\n".to_owned(),
+    let text = match carried_out(order, &orders).await {
+        Ok(text) => format!("ok\n{text}\n"),
+        Err(problem) => format!("error\n{problem}\n"),
     };
     to.write_all(text.as_bytes()).await?;
     to.shutdown().await
+}
+
+/// What the run answers.
+async fn carried_out(order: String, orders: &mpsc::Sender<Asked>) -> Result<String, String> {
+    // What is left of a longer one would mean something else.
+    if order.len() as u64 >= ORDER {
+        return Err(too_long());
+    }
+    let stopping = || "it is stopping".to_owned();
+    let (answer, answered) = oneshot::channel();
+    orders.send(Asked { order, answer }).await.map_err(|_| stopping())?;
+    answered.await.unwrap_or_else(|_| Err(stopping()))
+}
+
+fn too_long() -> String {
+    format!("an order has less than {ORDER} bytes")
 }
 
 /// The settings of `mychat sim wan-ctl`.
@@ -126,6 +137,8 @@ pub async fn run(args: ControlArgs) -> anyhow::Result<()> {
 }
 
 async fn ask(socket: &Path, order: &str) -> anyhow::Result<String> {
+    // With its line's end it has one byte more.
+    ensure!((order.len() as u64) < ORDER - 1, too_long());
     let stream = UnixStream::connect(socket).await;
     let mut stream = stream.with_context(|| format!("{} can't be reached", socket.display()))?;
     stream.write_all(format!("{order}\n").as_bytes()).await?;
@@ -159,6 +172,14 @@ mod tests {
         });
         assert_eq!(ask(&socket, "status").await.unwrap(), "two\nlines");
         assert_eq!(ask(&socket, "fly").await.unwrap_err().to_string(), "no fly");
+        let long = "x".repeat(ORDER as usize);
+        assert!(ask(&socket, &long).await.unwrap_err().to_string().contains("4096"));
+        // Somebody else may not look at the length: half of the order is not carried out.
+        let mut raw = UnixStream::connect(&socket).await.unwrap();
+        raw.write_all(long.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        raw.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "error\nan order has less than 4096 bytes\n");
         answering.abort();
         assert!(answering.await.unwrap_err().is_cancelled());
         assert_eq!(ask(&socket, "status").await.unwrap_err().to_string(), "it is stopping");

@@ -99,7 +99,7 @@ impl Carrier {
         fds.extend(open().map(|(_, device)| PollFd::from_borrowed_fd(device.as_fd(), PollFlags::IN)));
         let wait = lock(&self.switch).next_due().map(|due| due.saturating_sub(self.start.elapsed()));
         let wait = wait.map(|wait| Timespec {
-            // Far below the bounds: delays are at most a minute.
+            // Far below the bounds: what a link holds leaves even the slowest line within days.
             tv_sec: wait.as_secs() as i64,
             tv_nsec: wait.subsec_nanos().into(),
         });

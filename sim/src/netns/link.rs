@@ -67,7 +67,7 @@ pub struct Counters {
     pub cut: u64,
     /// Dropped as the queue was full.
     pub full: u64,
-    /// Refused at the other end, whose device was gone.
+    /// Refused at the other end, whose device was gone or down.
     pub refused: u64,
 }
 
@@ -147,21 +147,20 @@ impl Link {
         self.cut = cut;
     }
 
-    /// Changes the shape, for packets that enter from now on. After a shorter delay they may overtake earlier ones, as
-    /// with any change of a route; else one would wait out the longer delay before seeing the shorter.
+    /// Changes the shape, for packets that enter from now on. After a change of what they take they may overtake earlier
+    /// ones, as with any change of a route; else one would wait out the longer delay before seeing the shorter.
     pub fn change(&mut self, change: Change) {
         match change {
-            Change::Delay(delay) => self.shape.delay = delay,
-            Change::Jitter(jitter) => self.shape.jitter = jitter,
+            Change::Delay(delay) => (self.shape.delay, self.latest) = (delay, Duration::ZERO),
+            Change::Jitter(jitter) => (self.shape.jitter, self.latest) = (jitter, Duration::ZERO),
             Change::Loss(loss) => self.shape.loss = loss,
             Change::Bandwidth(bandwidth) => {
                 self.shape.bandwidth = bandwidth;
                 // What waits was counted in time at the old speed.
-                self.line_free = Duration::ZERO;
+                (self.line_free, self.latest) = (Duration::ZERO, Duration::ZERO);
             }
             Change::Queue(queue) => self.shape.queue = queue,
         }
-        self.latest = Duration::ZERO;
     }
 
     /// Back to the topology: not cut, in the original shape.
@@ -251,6 +250,21 @@ mod tests {
         assert_eq!(link.take(ms(2), 1, &mut chance), Some(ms(22)));
         link.change(Change::Loss(Loss(1.0)));
         assert_eq!((link.take(ms(3), 1, &mut chance), link.counters().lost), (None, 1));
+    }
+
+    #[test]
+    fn another_loss_or_queue_does_not_let_packets_overtake() {
+        let mut chance = StdRng::seed_from_u64(1);
+        let mut link = Link::new(shape(10, 0));
+        link.change(Change::Delay(Delay(ms(50))));
+        assert_eq!(link.take(ms(0), 100, &mut chance), Some(ms(50)));
+        // A jitter that was drawn long before and one that is drawn short after it: the latest holds.
+        link.latest = ms(80);
+        link.change(Change::Loss(Loss(0.0)));
+        link.change(Change::Queue(Bytes(10_000)));
+        assert_eq!(link.take(ms(1), 100, &mut chance), Some(ms(80)));
+        link.change(Change::Jitter(Delay(ms(0))));
+        assert_eq!(link.take(ms(1), 100, &mut chance), Some(ms(51)));
     }
 
     proptest! {

@@ -51,11 +51,16 @@ pub(super) fn check() -> Result<(), CannotRunHere> {
 impl Namespaces {
     /// Removes what killed runs have left behind; returns how many namespaces that were.
     pub(super) fn clear(beginning: &Beginning) -> anyhow::Result<usize> {
-        let left = runs::left_over(beginning)?;
-        for name in &left {
-            ip(&["netns", "del", name], "").with_context(|| format!("{name}, left by an earlier run"))?;
+        let mut cleared = 0;
+        for name in runs::left_over(beginning)? {
+            match ip(&["netns", "del", &name], "") {
+                Ok(_) => cleared += 1,
+                // Its run has ended by itself a moment ago, and removed it.
+                Err(_) if !Path::new(runs::NAMESPACES).join(&name).exists() => {}
+                Err(error) => return Err(error.context(format!("{name}, left by an earlier run"))),
+            }
         }
-        Ok(left.len())
+        Ok(cleared)
     }
 
     /// None yet.

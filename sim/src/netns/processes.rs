@@ -14,8 +14,11 @@ use tokio::task::JoinSet;
 use super::enter;
 use super::network::Network;
 
-/// The longest piece of a line that is held until its end comes.
+/// The longest piece of a line that is held until its end comes, in bytes.
 const LINE: u64 = 64 << 10;
+/// How long last words are waited for once all processes have ended: what has left their process groups may hold the
+/// other end for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where what a process says goes.
 #[derive(Debug, Clone)]
@@ -52,7 +55,7 @@ pub struct End {
 }
 
 impl Processes {
-    /// Starts a command in a region.
+    /// Starts a command in a region. It is killed when the thread that calls this ends.
     ///
     /// # Errors
     /// When this program can't be started again, or the output has no place. Whether the command itself can is known
@@ -117,8 +120,8 @@ impl Processes {
             self.signal(Signal::KILL);
             while self.next_end().await.is_some() {}
         }
-        // Their last words.
-        while self.output.join_next().await.is_some() {}
+        let last_words = async { while self.output.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         late
     }
 
@@ -162,6 +165,15 @@ async fn pass_on(prefix: String, from: impl AsyncRead + Unpin, mut to: impl Writ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn output_that_somebody_holds_open_is_not_waited_for() {
+        let mut processes = Processes::default();
+        let (held, from) = tokio::io::duplex(64);
+        processes.output.spawn(pass_on(String::new(), from, io::sink()));
+        assert!(processes.stop(Duration::ZERO).await.is_empty());
+        drop(held);
+    }
 
     #[tokio::test]
     async fn lines_are_named() {

@@ -80,6 +80,8 @@ pub async fn run(args: WanArgs) -> anyhow::Result<()> {
             },
         }
     }
+    // Whoever gives an order from here on is told that it is too late, instead of waiting for an answer.
+    drop(orders);
     let patience = Duration::from_secs(args.patience);
     let late = tokio::select! {
         late = processes.stop(patience) => late,

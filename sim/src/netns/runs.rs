@@ -47,10 +47,14 @@ impl Run {
     }
 
     fn start_in(folder: &Path, number: u32) -> anyhow::Result<Self> {
-        let file = File::create(lock_of(folder, number))?;
-        if file.try_lock().is_err() {
+        if is_alive(folder, number) {
             bail!("this process has a network already");
         }
+        // It is locked before it has its name: whoever looks whether a run is alive takes its lock for a moment.
+        let unnamed = folder.join(format!("{number}.new"));
+        let file = File::create(&unnamed)?;
+        file.lock()?;
+        fs::rename(&unnamed, lock_of(folder, number))?;
         Ok(Self { number, folder: folder.to_owned(), _lock: file })
     }
 
@@ -105,11 +109,19 @@ pub(super) fn left_over(_: &Beginning) -> anyhow::Result<Vec<String>> {
 
 fn left_over_in(folder: &Path, namespaces: &Path) -> anyhow::Result<Vec<String>> {
     for dead in numbers(folder)?.into_iter().filter(|number| !is_alive(folder, *number)) {
-        let _ = fs::remove_file(socket_of(folder, dead));
-        fs::remove_file(lock_of(folder, dead))?;
+        clear(folder, dead)?;
     }
     let left = |name: &String| run_of(name).is_some_and(|number| !is_alive(folder, number));
     Ok(entries(namespaces)?.into_iter().filter(left).collect())
+}
+
+/// Removes a dead run's files. It may have ended by itself a moment ago, and taken them along.
+fn clear(folder: &Path, dead: u32) -> io::Result<()> {
+    let _ = fs::remove_file(socket_of(folder, dead));
+    match fs::remove_file(lock_of(folder, dead)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The run that a namespace is of.
@@ -150,6 +162,18 @@ fn socket_of(folder: &Path, number: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_ends_while_another_one_begins_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let run = Run::start_in(here, 41).unwrap();
+        // The other one has seen the lock file, and then looks whether anybody holds it.
+        let seen = numbers(here).unwrap();
+        drop(run);
+        assert!(seen == [41] && !is_alive(here, 41));
+        clear(here, 41).unwrap();
+    }
 
     #[test]
     fn runs_are_told_apart_and_dead_ones_are_cleared_away() {

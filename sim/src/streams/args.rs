@@ -127,7 +127,7 @@ pub enum Peer {
 }
 
 impl StreamsArgs {
-    /// The defaults.
+    /// The defaults, as the flags have them.
     pub(crate) fn of_nodes(nodes: Vec<String>) -> Self {
         Self {
             nodes,
@@ -175,10 +175,11 @@ impl StreamsArgs {
     }
 }
 
+/// How often a second: never, or so that the time between two can be counted.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
-        _ => Err("it must be a number, 0 or more".to_owned()),
+        Ok(rate) if rate == 0.0 || (1e-6..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("it must be 0, or a number from 0.000001 to 1000000".to_owned()),
     }
 }
 
@@ -233,10 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_of_the_flags() {
+        let parsed = parse("x --nodes http://a:1").expect("good flags");
+        assert_eq!(
+            format!("{parsed:?}"),
+            format!("{:?}", StreamsArgs::of_nodes(vec!["http://a:1".to_owned()]))
+        );
+    }
+
+    #[test]
     fn bad_flags_are_refused_by_name() {
         for (line, name) in [
             ("x", "--nodes"),
             ("x --nodes http://a:1 --rate=-1", "--rate"),
+            ("x --nodes http://a:1 --churn 1e12", "--churn"),
+            ("x --nodes http://a:1 --churn 1e-30", "--churn"),
             ("x --nodes http://a:1 --stalled 101", "--stalled"),
             ("x --nodes http://a:1 --duration soon", "--duration"),
             ("x --peer nchan --nodes http://a:1", "--nodes"),

@@ -1,9 +1,16 @@
 //! One stream, as its client sees it: bytes come in, and what they mean comes out. It keeps no bytes while what comes is
 //! what the other readers of its space got too.
 
+use std::sync::Arc;
+
 use memchr::memmem;
 
-use super::{body::Body, mark::Mark, seen::Seen, transcript::Transcript};
+use super::{
+    body::Body,
+    mark::Mark,
+    seen::Seen,
+    transcript::{Entry, Transcript},
+};
 
 /// The largest head of an answer, and the largest event.
 const LARGEST: usize = 1 << 20;
@@ -56,9 +63,11 @@ enum Phase {
 pub(super) struct Client {
     phase: Phase,
     body: Body,
-    /// Which event of the transcript comes next, and how much of it has come.
+    /// Which event of the transcript comes next.
     at: u32,
-    matched: u32,
+    /// That event, and how many bytes of it have come, if any: by the time the rest does, the transcript may have let go
+    /// of it.
+    begun: Option<(Arc<Entry>, usize)>,
     /// The head, or an event, that has to be put together.
     carry: Vec<u8>,
     cursor: Cursor,
@@ -75,7 +84,7 @@ impl Client {
             phase: Phase::Head,
             body: Body::Plain,
             at: 0,
-            matched: 0,
+            begun: None,
             carry: Vec::new(),
             cursor: Cursor::None,
             seen: Seen::default(),
@@ -90,7 +99,7 @@ impl Client {
             let id = before.id(place);
             self.cursor = id.map_or(Cursor::None, |id| Cursor::Id(id.into()));
         }
-        (self.phase, self.body, self.matched, self.at) = (Phase::Head, Body::Plain, 0, after.end());
+        (self.phase, self.body, self.begun, self.at) = (Phase::Head, Body::Plain, None, after.end());
         self.carry = Vec::new();
         match &self.cursor {
             Cursor::Id(id) => Some(id.to_string()),
@@ -156,24 +165,26 @@ impl Client {
         news: &mut impl FnMut(News),
     ) -> Result<(), Unusable> {
         while !data.is_empty() {
+            let begun = self.begun.take();
+            let (entry, matched) =
+                begun.as_ref().map_or_else(|| (transcript.get(self.at), 0), |(entry, at)| (Some(entry), *at));
             if self.carry.is_empty()
-                && let Some(entry) = transcript.get(self.at)
+                && let Some(entry) = entry
             {
-                let rest = &entry.bytes[self.matched as usize..];
+                let rest = &entry.bytes[matched..];
                 let length = rest.len().min(data.len());
                 if rest[..length] == data[..length] {
                     data = &data[length..];
                     if length == rest.len() {
                         self.cursor = Cursor::Entry(self.at);
-                        (self.at, self.matched) = (self.at + 1, 0);
+                        self.at += 1;
                         news(News::Message { mark: entry.mark, again: false });
                     } else {
-                        self.matched += length as u32;
+                        self.begun = Some((Arc::clone(entry), matched + length));
                     }
                     continue;
                 }
-                self.carry.extend_from_slice(&entry.bytes[..self.matched as usize]);
-                self.matched = 0;
+                self.carry.extend_from_slice(&entry.bytes[..matched]);
             }
             // The empty line may come in two pieces.
             let searched = self.carry.len().saturating_sub(1);
@@ -238,7 +249,7 @@ impl Client {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::transcript::KEPT, *};
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
@@ -300,6 +311,21 @@ mod tests {
         let replaced = message(1, "x").replace("{\"body\"", "{\"replaces\":[\"m\"],\"body\"");
         let all = read(&mut client, &mut there, &wire(&[message(1, "d"), replaced]), 7);
         assert_eq!(all, [heard(1), News::Message { mark: Mark { number: 1, posted: 7 }, again: true }]);
+    }
+
+    #[test]
+    fn an_event_that_comes_in_two_pieces_is_heard_however_far_the_others_are_between_them() {
+        let mut transcript = Transcript::default();
+        let first = wire(&[message(0, "a")]);
+        read(&mut Client::new(), &mut transcript, &first, 1000);
+        let (half, rest) = first.split_at(first.len() - 20);
+        let mut slow = Client::new();
+        assert_eq!(read(&mut slow, &mut transcript, half, 1000), []);
+        let others: Vec<String> = (1..=KEPT as u32).map(|number| message(number, "b")).collect();
+        read(&mut Client::new(), &mut transcript, &wire(&others), 1000);
+        assert!(transcript.get(0).is_none());
+        assert_eq!(read(&mut slow, &mut transcript, rest, 1000), [heard(0)]);
+        assert_eq!(slow.begin(&transcript, &Transcript::default()), Some("a".to_owned()));
     }
 
     #[test]

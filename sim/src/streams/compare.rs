@@ -9,8 +9,9 @@ use indicatif::MultiProgress;
 use serde::Serialize;
 
 use super::{args::StreamsArgs, limits, report::Report, run_one, servers::Own};
+use crate::bench::sheet::median;
 
-/// What the other servers' events have around the text: `id`, `data` and the members of the JSON.
+/// What the other servers' events have around the text, in bytes: `id`, `data` and the members of the JSON.
 const AROUND_NCHAN: u64 = 36;
 const AROUND_LOOP: u64 = 19;
 
@@ -107,9 +108,7 @@ pub(super) async fn run(args: &StreamsArgs, progress: &MultiProgress) -> anyhow:
 fn medians(system: System, rounds: &[Turn]) -> Medians {
     let of = |figure: fn(&Report) -> f64| {
         let turns = rounds.iter().filter(|turn| turn.system == system);
-        let mut figures: Vec<f64> = turns.map(|turn| figure(&turn.report)).collect();
-        figures.sort_by(f64::total_cmp);
-        figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+        median(turns.map(|turn| figure(&turn.report)).collect())
     };
     Medians {
         system,

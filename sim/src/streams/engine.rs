@@ -179,6 +179,8 @@ impl Engine {
                 checked = Instant::now();
                 self.check();
             }
+            // What was said of a connection that has been given up must not be taken to be of the next one in its seat.
+            more.retain(|(at, _)| self.seats[*at].socket.is_some());
         }
         let posted: Vec<u32> = self.board.posted.iter().map(|posted| posted.load(Relaxed)).collect();
         for seat in self.seats.iter().filter(|seat| !seat.stalls) {
@@ -363,7 +365,7 @@ impl Engine {
         let now = Instant::now();
         let pause = Duration::from_millis(u64::from(seat.client.retry));
         match seat.state {
-            State::Live => {
+            State::Live | State::Stalled => {
                 self.board.live.fetch_sub(1, Relaxed);
                 (seat.without, seat.left) = (Some(now), !elsewhere);
                 self.reading.lost += u64::from(elsewhere);
@@ -372,7 +374,7 @@ impl Engine {
                 self.connecting -= 1;
                 self.reading.failed += 1;
             }
-            State::Waiting | State::Stalled => {}
+            State::Waiting => {}
         }
         seat.state = State::Waiting;
         if elsewhere && servers > 1 {
@@ -419,5 +421,26 @@ impl Engine {
             let behind = behind.count() as u64;
             self.board.behind[self.thread].store(behind, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::target::{Kind, tests::target};
+
+    #[test]
+    fn a_stream_that_is_lost_is_live_no_more_whether_it_was_read_or_not() {
+        let place = Place { server: 0, space: 0, nth: 0, stalls: true, number: 0 };
+        let board = Arc::new(Board::new(1, 1));
+        let mut engine =
+            Engine::new(Arc::new(target(Kind::MyChat)), Arc::clone(&board), &[place, place], 1, 0.0, 0)
+                .expect("an engine");
+        board.live.store(2, Relaxed);
+        for (at, state) in [State::Live, State::Stalled].into_iter().enumerate() {
+            engine.seats[at].state = state;
+            engine.lose(at, true);
+        }
+        assert_eq!((board.live.load(Relaxed), engine.reading.lost), (0, 2));
     }
 }

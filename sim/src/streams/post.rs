@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     figures::{Board, Times, times},
@@ -17,6 +17,8 @@ use crate::bench::wire::Connection;
 
 /// How long a message is tried again, at one server after the other.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one server may take to answer before the next one is tried.
+const ANSWER: Duration = Duration::from_secs(10);
 /// The pause before it is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +58,8 @@ pub(super) async fn run(
             board: Arc::clone(board),
             server: lane % target.servers.len(),
             connection: None,
+            answer: ANSWER,
+            patience: PATIENCE,
             posted: Posted::default(),
         };
         let next = Arc::clone(&next);
@@ -96,6 +100,9 @@ struct Lane {
     board: Arc<Board>,
     server: usize,
     connection: Option<Connection>,
+    /// How long one server may take, and all of them.
+    answer: Duration,
+    patience: Duration,
     posted: Posted,
 }
 
@@ -107,17 +114,20 @@ impl Lane {
         let id = format!("{run:x}-{turn}");
         let began = Instant::now();
         loop {
-            match self.once(space, &id, &text).await {
+            let answer = timeout(self.answer, self.once(space, &id, &text)).await;
+            match answer.ok().flatten() {
                 Some(200..300) => {
                     self.posted.accepted += 1;
                     self.posted.answered.saturating_record(micros(began.elapsed()));
                     return;
                 }
                 // Whether it was accepted before the answer was lost, nobody knows.
-                _ if began.elapsed() > PATIENCE => {
+                _ if began.elapsed() > self.patience => {
                     self.posted.failed += 1;
                     let mut unsure = self.board.unsure.lock().unwrap_or_else(PoisonError::into_inner);
                     unsure.insert((space, number));
+                    // An answer may still come on it.
+                    self.connection = None;
                     return;
                 }
                 _ => {}
@@ -129,6 +139,7 @@ impl Lane {
         }
     }
 
+    /// The status of the answer; none when there is none.
     async fn once(&mut self, space: usize, id: &str, text: &str) -> Option<u16> {
         if self.connection.is_none() {
             self.connection = Connection::open(self.target.servers[self.server].address).await.ok();
@@ -140,4 +151,32 @@ impl Lane {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::target::{Kind, Server, tests::target};
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        // It takes connections, which the system does for it, and nothing else.
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let servers = vec![Server { address: silent.local_addr().expect("an address") }];
+        let target = Target { servers, ..target(Kind::MyChat) };
+        let board = Arc::new(Board::new(1, 1));
+        let mut lane = Lane {
+            target: Arc::new(target),
+            board: Arc::clone(&board),
+            server: 0,
+            connection: None,
+            answer: Duration::from_millis(1),
+            patience: Duration::ZERO,
+            posted: Posted::default(),
+        };
+        lane.post(0, 0, 64).await;
+        assert_eq!((lane.posted.accepted, lane.posted.failed), (0, 1));
+        assert!(lane.connection.is_none(), "an answer that comes late is nobody's");
+        assert!(board.unsure.lock().expect("the list").contains(&(0, 0)));
+    }
 }

@@ -1,4 +1,5 @@
-//! The most that one can be given: the rate is raised step by step until the 99th percentile passes a limit.
+//! The most that one can be given: the rate is raised step by step until the 99th percentile passes a limit, or the posts
+//! fall behind their schedule.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};

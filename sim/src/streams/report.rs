@@ -83,9 +83,9 @@ pub(crate) struct Report {
     pub(crate) clients_with_gaps: u64,
     pub(crate) doubles: u64,
     pub(crate) server_processes: Vec<Server>,
-    /// Of all servers, microseconds on processors for a delivery.
+    /// Of all servers, microseconds on processors for a delivery; none when one of them was killed with its share.
     pub(crate) server_cpu_us_per_delivery: Option<f64>,
-    /// Of all servers, bytes in user space for a stream.
+    /// Of all servers, bytes in user space for a stream; none when one of them was killed with its share.
     pub(crate) server_bytes_per_stream: Option<f64>,
     /// Of this program.
     pub(crate) client_cpu_s: f64,
@@ -150,26 +150,16 @@ impl Report {
                 best.posted_per_s, best.deliveries_per_s, best.p99_ms
             ),
             None => {
-                writeln!(f, "already the first step was above p99 {limit:.0} ms: begin with a lower --rate")
+                writeln!(
+                    f,
+                    "already the first step was above p99 {limit:.0} ms or behind its schedule: begin with a lower --rate"
+                )
             }
         }
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} streams ({} stalled) of {} accounts in {} spaces at {} servers; texts of {} bytes in events of {}",
-            self.streams,
-            self.stalled,
-            self.accounts,
-            self.spaces,
-            self.servers,
-            self.message_bytes,
-            self.event_bytes
-        )?;
-        self.write_steps(f)?;
+    /// How long everything took.
+    fn times(&self) -> Table {
         let mut times = Table::new();
         times.load_style(UTF8_FULL_CONDENSED).set_header(["ms", "count", "p50", "p90", "p99", "max"]);
         for (name, spread) in [
@@ -187,6 +177,14 @@ impl fmt::Display for Report {
                 times.add_row(row);
             }
         }
+        for column in times.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        times
+    }
+
+    /// How often everything happened, and what it took.
+    fn counts(&self) -> Table {
         let mut counts = Table::new();
         counts.load_style(UTF8_FULL_CONDENSED);
         let mut row = |name: &str, value: String| {
@@ -218,12 +216,27 @@ impl fmt::Display for Report {
             row("server memory per idle stream", format!("{bytes:.0} bytes"));
         }
         row("CPU of this program", format!("{:.2} s", self.client_cpu_s));
-        for column in times.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
         for column in counts.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "{times}\n{counts}")
+        counts
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} streams ({} stalled) of {} accounts in {} spaces at {} servers; texts of {} bytes in events of {}",
+            self.streams,
+            self.stalled,
+            self.accounts,
+            self.spaces,
+            self.servers,
+            self.message_bytes,
+            self.event_bytes
+        )?;
+        self.write_steps(f)?;
+        writeln!(f, "{}\n{}", self.times(), self.counts())
     }
 }

@@ -62,7 +62,11 @@ pub(super) async fn measure(
     let first = mark::now();
     load.board.measures_from.store(first, Relaxed);
     let posting = Instant::now();
-    let main = load.main(progress).await?;
+    let main = match load.main(progress).await {
+        Ok(main) => main,
+        // A thread that has failed knows better why.
+        Err(error) => return Err(load.end().err().unwrap_or(error)),
+    };
     let posting = posting.elapsed();
     load.settle(args.settle).await;
     let end = usages(args);
@@ -87,6 +91,8 @@ pub(super) async fn measure(
     let cpu: f64 = processes.iter().map(|server| server.cpu_s).sum();
     let grown: u64 =
         processes.iter().map(|server| server.resident_idle.saturating_sub(server.resident_before)).sum();
+    // With a server that was killed its share is gone, of deliveries and streams it is still a part.
+    let complete = !processes.is_empty() && args.kill.is_none();
     let posted = main.posted;
     Ok(Report {
         servers: target.servers.len(),
@@ -118,9 +124,8 @@ pub(super) async fn measure(
         gaps: reading.gaps,
         clients_with_gaps: reading.clients_with_gaps,
         doubles: reading.doubles,
-        server_cpu_us_per_delivery: (!processes.is_empty() && deliveries > 0)
-            .then(|| cpu * 1e6 / deliveries as f64),
-        server_bytes_per_stream: (!processes.is_empty()).then(|| grown as f64 / f64::from(args.clients)),
+        server_cpu_us_per_delivery: (complete && deliveries > 0).then(|| cpu * 1e6 / deliveries as f64),
+        server_bytes_per_stream: complete.then(|| grown as f64 / f64::from(args.clients)),
         server_processes: processes,
         client_cpu_s: Usage::of(None).cpu - own.cpu,
         marks: main.marks,
@@ -139,26 +144,26 @@ impl<'a> Load<'a> {
         let threads = args.threads.min(args.clients) as usize;
         let board = Arc::new(Board::new(target.spaces.len(), threads));
         let began = Instant::now();
-        let mut engines = Vec::new();
-        for (number, places) in places(args, target, threads).iter().enumerate() {
-            let churn = args.churn / threads as f64;
-            let connecting = (args.connecting as usize).div_ceil(threads);
-            let engine =
-                Engine::new(Arc::clone(target), Arc::clone(&board), places, connecting, churn, number)?;
-            engines.push(thread::Builder::new().name(format!("readers {number}")).spawn(|| engine.run())?);
-        }
         let bar = progress.add(ProgressBar::new(u64::from(args.clients)));
         bar.set_style(
             ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}").context("a progress bar")?,
         );
         bar.set_message("streams");
-        let mut load = Self { args, target, board, bar, engines, connected: Duration::ZERO };
+        let mut load = Self { args, target, board, bar, engines: Vec::new(), connected: Duration::ZERO };
+        for (number, places) in places(args, target, threads).iter().enumerate() {
+            let churn = args.churn / threads as f64;
+            let connecting = (args.connecting as usize).div_ceil(threads);
+            let board = Arc::clone(&load.board);
+            let engine = Engine::new(Arc::clone(target), board, places, connecting, churn, number)?;
+            let thread = thread::Builder::new().name(format!("readers {number}"));
+            load.engines.push(thread.spawn(|| engine.run())?);
+        }
         let live = || load.board.live.load(Relaxed);
         while live() < u64::from(args.clients) {
             if began.elapsed() > CONNECT || load.has_failed() {
                 let (live, seconds) = (live(), began.elapsed().as_secs());
                 load.board.stop.store(true, Relaxed);
-                let refused = load.end().map(|reading| reading.refused).unwrap_or_default();
+                let refused = load.end()?.refused;
                 bail!(
                     "only {live} of {} streams came about within {seconds} s (refused: {refused:?}); has the server \
                      enough descriptors (--max-streams of a node)?",
@@ -242,18 +247,25 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Closes the streams.
-    fn end(self) -> anyhow::Result<Reading> {
+    /// Closes the streams, and gives what was found; fails with the reason of a thread that has failed.
+    fn end(mut self) -> anyhow::Result<Reading> {
         self.board.stop.store(true, Relaxed);
         self.bar.finish_and_clear();
         let mut reading = Reading::default();
-        for engine in self.engines {
+        for engine in std::mem::take(&mut self.engines) {
             match engine.join() {
                 Ok(found) => reading.add(found?),
                 Err(_) => bail!("a thread that reads has failed"),
             }
         }
         Ok(reading)
+    }
+}
+
+impl Drop for Load<'_> {
+    /// The threads end by themselves then.
+    fn drop(&mut self) {
+        self.board.stop.store(true, Relaxed);
     }
 }
 

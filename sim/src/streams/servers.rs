@@ -63,7 +63,11 @@ impl Own {
         std::fs::write(&config, nchan_conf(folder.path(), &module, http, streams, workers))?;
         let args = ["-p", &folder.path().display().to_string(), "-c", &config.display().to_string()];
         let mut own = Self::start(&nginx, &args, http, folder)?;
-        own.until(async || Connection::open(http).await.is_ok()).await?;
+        let pid = own.server.pid();
+        children(pid)?;
+        // It listens before it has its workers, and they are what is measured.
+        let works = || children(pid).is_ok_and(|all| all.len() >= workers as usize);
+        own.until(async || works() && Connection::open(http).await.is_ok()).await?;
         Ok(own)
     }
 
@@ -100,11 +104,8 @@ impl Own {
     /// Its processes: nginx has workers.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let pid = self.server.pid();
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        std::iter::once(pid)
-            .chain(children.split_whitespace().filter_map(|child| child.parse().ok()))
-            .collect()
+        // Only nginx has any, and where the system does not tell them it was not started.
+        std::iter::once(pid).chain(children(pid).unwrap_or_default()).collect()
     }
 
     /// Its metrics, if it is a node.
@@ -118,6 +119,13 @@ impl Own {
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.server.stop().await
     }
+}
+
+/// The processes that a process has started (Linux).
+fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let file = format!("/proc/{pid}/task/{pid}/children");
+    let children = std::fs::read_to_string(&file).with_context(|| format!("{file} can't be read"))?;
+    Ok(children.split_whitespace().filter_map(|child| child.parse().ok()).collect())
 }
 
 fn folder() -> anyhow::Result<TempDir> {

@@ -22,10 +22,12 @@ const AT_ONCE: usize = 32;
 const ACCOUNTS_AT_ONCE: usize = 4;
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(30);
-/// How often the other nodes are asked whether they know everything.
+/// How often the other nodes are asked whether they know everything, and the pause before each time but the first: a
+/// node that is not ready says so at once.
 const TRIES: usize = 60;
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often access tokens are made anew; they are good for 15 minutes.
-const REFRESH: Duration = Duration::from_secs(8 * 60);
+const REFRESH: Duration = Duration::from_secs(5 * 60);
 
 /// Accounts' refresh tokens, by which their streams get new access tokens.
 pub(super) struct Sessions {
@@ -124,29 +126,41 @@ pub(super) fn other(args: &StreamsArgs, [publish, subscribe]: [&str; 2]) -> anyh
 }
 
 impl Sessions {
-    /// Makes access tokens anew before they end, for ever.
+    /// Makes access tokens anew before they end, for ever. What fails once is tried in time for the old one to hold.
     pub(super) async fn keep(mut self, target: Arc<Target>) {
         loop {
             tokio::time::sleep(REFRESH).await;
             for (account, refresh) in self.refresh.iter_mut().enumerate() {
-                for base in &self.base {
-                    let wish = json!({ "refresh_token": refresh });
-                    let url = format!("{base}/v1/sessions/refresh");
-                    let Ok((answer, _)) = call(&self.http, Method::POST, &url, "", Some(wish)).await else {
-                        continue;
-                    };
-                    if let (Some(token), Some(next)) =
-                        (answer["token"].as_str(), answer["refresh_token"].as_str())
-                    {
+                match refreshed(&self.http, &self.base, refresh).await {
+                    Ok((token, next)) => {
                         let mut tokens = target.tokens.write().unwrap_or_else(PoisonError::into_inner);
                         tokens[account] = token.into();
-                        *refresh = next.to_owned();
+                        *refresh = next;
                     }
-                    break;
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), account, "no new access token");
+                    }
                 }
             }
         }
     }
+}
+
+/// An access token and the next refresh token, of the first node that gives them.
+async fn refreshed(http: &Client, nodes: &[String], refresh: &str) -> anyhow::Result<(String, String)> {
+    let mut why = anyhow::anyhow!("there is no node");
+    for node in nodes {
+        let wish = json!({ "refresh_token": refresh });
+        match call(http, Method::POST, &format!("{node}/v1/sessions/refresh"), "", Some(wish)).await {
+            Ok((answer, _)) => return Ok((text(&answer["token"])?, text(&answer["refresh_token"])?)),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+fn text(value: &Value) -> anyhow::Result<String> {
+    value.as_str().map(str::to_owned).context("an account without a token")
 }
 
 /// Makes an account: its id, access token and refresh token.
@@ -162,20 +176,22 @@ async fn sign_up(
         "name": format!("Load {number}"),
     });
     let (answer, _) = call(http, Method::POST, &format!("{base}/v1/accounts"), "", Some(wish)).await?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("an account without a token");
     Ok((text(&answer["account"]["id"])?, text(&answer["token"])?, text(&answer["refresh_token"])?))
 }
 
 /// Waits until a node holds what a cursor has.
 async fn await_cursor(http: &Client, base: &str, token: &str, cursor: &str) -> anyhow::Result<()> {
+    let mut said = String::new();
     for _ in 0..TRIES {
         let request = http.get(format!("{base}/v1/accounts/me")).bearer_auth(token);
         let answer = request.header("mychat-after", cursor).send().await?;
         if answer.status().is_success() && !answer.headers().contains_key("mychat-behind") {
             return Ok(());
         }
+        said = answer.status().to_string();
+        tokio::time::sleep(PAUSE).await;
     }
-    bail!("{base} does not hold what was written at the first node: are they one cluster?")
+    bail!("{base} does not hold what was written at the first node (it says {said}): are they one cluster?")
 }
 
 /// A call, its answer and its cursor.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustls::ClientConfig;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ impl Target {
             .into_bytes()
     }
 
-    /// The request that posts a message, and the statuses that say that it is there.
+    /// The request that posts a message.
     pub(super) fn post(&self, server: usize, space: usize, client_id: &str, text: &str) -> Vec<u8> {
         let Space { id, accounts } = &self.spaces[space];
         let host = self.servers[server].address;
@@ -107,17 +107,16 @@ pub(super) fn server(url: &str) -> anyhow::Result<(Server, String)> {
     let rest = url.strip_prefix("http://").with_context(|| format!("{url} does not begin with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    let found = host.to_socket_addrs().with_context(|| format!("{url} can't be found"))?.next();
-    ensure!(found.is_some(), "{url} has no address");
-    let address = found.with_context(|| format!("{url} has no address"))?;
+    let mut found = host.to_socket_addrs().with_context(|| format!("{url} can't be found"))?;
+    let address = found.next().with_context(|| format!("{url} has no address"))?;
     Ok((Server { address }, format!("/{path}")))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn target(kind: Kind) -> Target {
+    pub(in crate::streams) fn target(kind: Kind) -> Target {
         let servers = vec![Server { address: ([127, 0, 0, 1], 80).into() }];
         let spaces = vec![Space { id: "s".to_owned(), accounts: vec![1, 0] }];
         Target {

@@ -5,11 +5,12 @@
 //! with what was expected.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::mark::Mark;
 
 /// Events of which the bytes are kept; who is further behind understands them without help.
-const KEPT: usize = 1024;
+pub(super) const KEPT: usize = 1024;
 
 /// An event as it came.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Entry {
 /// The events of messages of one space, in the order in which a node sends them.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Arc<Entry>>,
     /// How many are gone from the front.
     base: u32,
     /// The ids of all of them, for those who come back with the one of long ago.
@@ -34,7 +35,7 @@ pub(super) struct Transcript {
 
 impl Transcript {
     /// The event at a place.
-    pub(super) fn get(&self, at: u32) -> Option<&Entry> {
+    pub(super) fn get(&self, at: u32) -> Option<&Arc<Entry>> {
         self.entries.get(at.checked_sub(self.base)? as usize)
     }
 
@@ -60,7 +61,7 @@ impl Transcript {
         }
         self.places.insert(mark.number, self.end());
         self.ids.push(id_of(bytes).map(Into::into));
-        self.entries.push_back(Entry { bytes: bytes.into(), mark });
+        self.entries.push_back(Arc::new(Entry { bytes: bytes.into(), mark }));
         if self.entries.len() > KEPT {
             self.entries.pop_front();
             self.base += 1;

@@ -97,7 +97,8 @@ async fn typing_is_passed_on_once_in_a_while() {
     let space = room(&node, &ada, &[&bob]).await;
     let mut reader = Reader::open(&node, &bob).await;
     let path = format!("/v1/spaces/{space}/typing");
-    for _ in 0..20 {
+    const CALLS: usize = 20;
+    for _ in 0..CALLS {
         node.post(&path, &ada.token, json!({})).await.expect(202);
     }
     let messages = format!("/v1/spaces/{space}/messages");
@@ -107,7 +108,9 @@ async fn typing_is_passed_on_once_in_a_while() {
         heard.push(reader.next().await);
     }
     let typing: Vec<_> = heard.iter().filter(|(kind, _)| kind == "typing").map(|(_, data)| data).collect();
-    assert_eq!(typing, [&json!({ "space": space, "account": ada.id })]);
+    assert!(typing.iter().all(|data| **data == json!({ "space": space, "account": ada.id })), "{typing:?}");
+    // One, unless the machine was so slow that time has passed between them: how much has to is for `typing`'s own tests.
+    assert!((1..CALLS).contains(&typing.len()), "{typing:?}");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    super::core::{BEAT, LEASE, LINGER},
-    world::{World, account},
+    super::core::{BEAT, Core, LEASE, LINGER, Now},
+    world::{World, account, space},
 };
 
 /// Two nodes; one person at each and one more at the first, in one space.
@@ -97,4 +97,19 @@ fn flapping_is_told_once() {
     let beats = 10_000 / BEAT.as_millis() as u64 + 1;
     assert!(world.sent[&(0, 1)] - before <= beats, "nothing but beats");
     world.check();
+}
+
+#[test]
+fn what_could_not_be_told_is_told_later() {
+    let mut core = Core::new(1);
+    core.here(account(1), Some([space(1)].into()), Now::ZERO);
+    core.here(account(2), Some([space(1)].into()), Now::ZERO);
+    let news = core.news(10);
+    assert_eq!((news.len(), core.has_news()), (2, false));
+    // Meanwhile one of them has gone, of whom nobody has heard then.
+    core.here(account(2), None, Now::ZERO);
+    core.tick(LINGER);
+    core.untold(news);
+    assert_eq!(core.news(10), [(account(1), true)]);
+    assert!(core.news(10).is_empty());
 }
