@@ -66,6 +66,7 @@ mod identity;
 pub mod key;
 pub mod log;
 mod membership;
+pub mod memory;
 pub mod mesh;
 pub mod mutation;
 pub mod protocol;

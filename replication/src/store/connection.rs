@@ -1,10 +1,27 @@
 //! Connections: how they are opened, and what they need before they close.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{OpenError, StoreError};
+use crate::memory;
+
+/// Bytes of pages that the connection which writes keeps. In databases that are larger than this, messages of many spaces
+/// cost up to three times as much (five million of them), since each is a page to be read.
+static WRITER_CACHE: LazyLock<u64> = LazyLock::new(|| {
+    let free = memory::free().unwrap_or(1 << 30);
+    (free / WRITER_SHARE).clamp(32 << 20, 128 << 20)
+});
+/// With [`super::MAX_READERS`] connections that read, all caches take an eighth of what is free at the most.
+const WRITER_SHARE: u64 = 24;
+/// A connection that reads keeps so much less.
+const READER_PART: u64 = 4;
+
+/// `PRAGMA cache_size` takes kibibytes as a negative number.
+fn cache_size(bytes: u64) -> String {
+    format!("PRAGMA cache_size = -{};", bytes / 1024)
+}
 
 /// The one connection that writes.
 pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
@@ -26,9 +43,9 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
          PRAGMA foreign_keys = OFF;
          PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = 16000;
-         PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -32768;",
+         PRAGMA journal_size_limit = 67108864;",
     )
+    .and_then(|()| db.execute_batch(&cache_size(*WRITER_CACHE)))
     .map_err(|e| failed(e.into()))?;
     keep_plans(&db)?;
     mychat_crsqlite::load(&db)?;
@@ -50,7 +67,7 @@ pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     )?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(128);
-    db.execute_batch("PRAGMA cache_size = -8192;")?;
+    db.execute_batch(&cache_size(*WRITER_CACHE / READER_PART))?;
     keep_plans(&db)?;
     mychat_crsqlite::load(&db).map_err(|error| match error {
         mychat_crsqlite::Error::Load(error) => StoreError::from(error),
