@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mychat_replication::{
     NodeId,
-    log::{SiteId, Version},
+    log::{Retirement, SiteId, Version},
     protocol::{Action, Core, Event, Reading, StreamId},
 };
 
@@ -284,6 +284,10 @@ impl<A, W> Stage<A, W> {
         let Some(process) = self.process(node) else { return };
         match &event {
             Event::FollowerOpened { site, after, .. } => process.told_more |= *site == own && *after > held,
+            // A later process of the node has gone on under another site id, of which this disk does not know.
+            Event::Received { frame, .. } => {
+                process.told_more |= Retirement::of(frame).any(|retirement| retirement.site == own);
+            }
             Event::Heads { peer, vector, reading, .. } => {
                 let foreign = matches!(reading, Reading::Compact { reader } if *reader != own);
                 if !foreign && process.up.contains_key(&number(*peer)) {
