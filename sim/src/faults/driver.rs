@@ -20,7 +20,7 @@ use super::{
     },
     world::{AtNode, Happening, World},
 };
-use crate::virtual_time::{Driver, Process, Stage, Time, id, millis, number, seconds};
+use crate::virtual_time::{Driver, Process, Stage, Time, id, millis, seconds};
 
 /// How often the core is told the time, while something goes on.
 const TICK: Time = millis(100);
