@@ -41,8 +41,18 @@ struct Head {
     status: u16,
     /// Where the body begins.
     end: usize,
-    /// How long it is; none when it comes in chunks.
-    length: Option<usize>,
+    body: Framing,
+}
+
+/// Where a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// After so many bytes.
+    Sized(usize),
+    /// After the last chunk.
+    Chunked,
+    /// With the connection.
+    Open,
 }
 
 /// Reads a head, if it is complete.
@@ -62,10 +72,10 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, WireError> {
     let length = find("content-length").and_then(|length| length.trim().parse().ok());
     let status = response.code.unwrap_or_default();
     match (chunked, length) {
-        (true, _) => Ok(Some(Head { status, end, length: None })),
-        (false, Some(length)) => Ok(Some(Head { status, end, length: Some(length) })),
-        (false, None) if status == 204 => Ok(Some(Head { status, end, length: Some(0) })),
-        (false, None) => unexpected(format!("{status} with a body of unknown length")),
+        (true, _) => Ok(Some(Head { status, end, body: Framing::Chunked })),
+        (false, Some(length)) => Ok(Some(Head { status, end, body: Framing::Sized(length) })),
+        (false, None) if status == 204 => Ok(Some(Head { status, end, body: Framing::Sized(0) })),
+        (false, None) => Ok(Some(Head { status, end, body: Framing::Open })),
     }
 }
 
@@ -93,11 +103,12 @@ impl Connection {
     /// Sends a request and reads the answer to its end; gives the status only.
     pub(crate) async fn status_of(&mut self, request: &[u8]) -> Result<u16, WireError> {
         let head = self.send(request).await?;
-        match head.length {
-            Some(length) => self.fill(head.end + length).await?,
-            None => {
+        match head.body {
+            Framing::Sized(length) => self.fill(head.end + length).await?,
+            Framing::Chunked => {
                 self.unchunk(head.end).await?;
             }
+            Framing::Open => return unexpected("an answer that ends with the connection"),
         }
         Ok(head.status)
     }
@@ -105,12 +116,13 @@ impl Connection {
     /// Sends a request and reads the answer.
     pub(crate) async fn call(&mut self, request: &[u8]) -> Result<Answer, WireError> {
         let head = self.send(request).await?;
-        let body = match head.length {
-            Some(length) => {
+        let body = match head.body {
+            Framing::Sized(length) => {
                 self.fill(head.end + length).await?;
                 self.buffer[head.end..head.end + length].to_vec()
             }
-            None => self.unchunk(head.end).await?,
+            Framing::Chunked => self.unchunk(head.end).await?,
+            Framing::Open => return unexpected("an answer that ends with the connection"),
         };
         Ok(Answer { status: head.status, body })
     }
@@ -118,13 +130,13 @@ impl Connection {
     /// Sends a request whose answer goes on and on.
     pub(super) async fn stream(mut self, request: &[u8]) -> Result<Streaming, WireError> {
         let head = self.send(request).await?;
-        match head {
-            Head { status: 200, length: None, end } => {
-                self.buffer.drain(..end);
-                Ok(Streaming { connection: self, chunks: Chunks::default(), decoded: Vec::new() })
-            }
-            Head { status, .. } => unexpected(format!("{status} in place of a stream")),
-        }
+        let chunks = match head {
+            Head { status: 200, body: Framing::Chunked, .. } => Some(Chunks::default()),
+            Head { status: 200, body: Framing::Open, .. } => None,
+            Head { status, .. } => return unexpected(format!("{status} in place of a stream")),
+        };
+        self.buffer.drain(..head.end);
+        Ok(Streaming { connection: self, chunks, decoded: Vec::new() })
     }
 
     async fn send(&mut self, request: &[u8]) -> Result<Head, WireError> {
@@ -170,7 +182,8 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Streaming {
     connection: Connection,
-    chunks: Chunks,
+    /// None where the body comes as it is.
+    chunks: Option<Chunks>,
     decoded: Vec<u8>,
 }
 
@@ -179,12 +192,15 @@ impl Streaming {
     pub(super) async fn next(&mut self) -> Result<&[u8], WireError> {
         self.decoded.clear();
         loop {
-            self.chunks.decode(&self.connection.buffer, &mut self.decoded)?;
+            match &mut self.chunks {
+                Some(chunks) => chunks.decode(&self.connection.buffer, &mut self.decoded)?,
+                None => self.decoded.extend_from_slice(&self.connection.buffer),
+            }
             self.connection.buffer.clear();
             if !self.decoded.is_empty() {
                 return Ok(&self.decoded);
             }
-            if self.chunks.ended() {
+            if self.chunks.as_ref().is_some_and(Chunks::ended) {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             self.connection.read().await?;
@@ -322,6 +338,28 @@ mod tests {
             all.extend_from_slice(piece);
         }
         assert_eq!(all, b"def");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_may_come_as_it_is() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                socket.read_buf(&mut request).await.unwrap();
+            }
+            socket.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc").await.unwrap();
+        });
+        let get = request("GET", "/x", address, &[], "");
+        let mut stream = Connection::open(address).await.unwrap().stream(&get).await.unwrap();
+        let mut all = Vec::new();
+        while let Ok(piece) = stream.next().await {
+            all.extend_from_slice(piece);
+        }
+        assert_eq!(all, b"abc");
         server.await.unwrap();
     }
 }
