@@ -19,7 +19,7 @@ use hyper_util::{
 use mychat_replication::{
     cluster::ClusterKey,
     mesh::MeshError,
-    store::{OpenError, Store},
+    store::{OpenError, Store, StoreError},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -57,6 +57,9 @@ pub enum StartError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The node has to go on under a new site id, and the disk refuses.
+    #[error("the disk may be an older copy, and the node can't go on under a new site id: {0}")]
+    Renewal(#[from] StoreError),
     /// The HTTP address can't be used.
     #[error("cannot serve HTTP at {at}: {source}")]
     Http {
@@ -105,6 +108,10 @@ impl Node {
             Some(mesh) => Some(Joining::start(mesh, &store).await?),
             None => None,
         };
+        if joining.is_none() && store.was_in_doubt() {
+            // With others, replication sees to it.
+            store.renew_site().await?;
+        }
         let app = App::new(store, Arc::new(config), joining.as_ref().map(Joining::mesh));
         // With others it depends on what they say.
         app.condition.set_ready(joining.is_none());

@@ -210,6 +210,30 @@ async fn i2_a_restored_disk_does_not_reuse_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i2_a_disk_in_doubt_is_written_under_a_new_site_also_where_nobody_knows_of_a_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let alone = Node::start(folder.path(), "fra.db", &key, any(), &[]).await;
+    alone.settled().await;
+    alone.write(1).await;
+    let (site, addr) = (alone.store.site(), alone.mesh.local_addr());
+    alone.crash().await;
+    let again = Node::start(folder.path(), "fra.db", &key, addr, &[]).await;
+    assert!(again.replica.status().borrow().ready, "nothing is in doubt and nobody has to be asked");
+    assert_eq!(again.store.site(), site);
+    again.crash().await;
+
+    std::fs::remove_file(folder.path().join("fra.witness")).expect("removed");
+    let restored = Node::start(folder.path(), "fra.db", &key, addr, &[]).await;
+    let mut status = restored.replica.status();
+    timeout(DEADLINE, status.wait_for(|status| status.ready)).await.expect("in time").expect("it runs");
+    assert_ne!(restored.store.site(), site);
+    let vector = restored.write(2).await;
+    assert_eq!(vector.get(site), Version(1), "what it had stays where it was");
+    assert!(vector.get(restored.store.site()) > Version(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_relays_all_have_everything_also_when_one_of_them_dies() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = ClusterKey::generate();

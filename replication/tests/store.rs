@@ -370,6 +370,47 @@ async fn i2_a_copy_from_the_past_goes_on_under_a_new_site_and_gets_its_lost_log_
 }
 
 #[tokio::test]
+async fn i2_only_the_disk_that_was_written_last_is_beyond_doubt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (home, copy) = (folder.path().join("home"), folder.path().join("copy"));
+    let store = open(&home, "a.db");
+    assert!(!store.was_in_doubt(), "it has just been made");
+    note(&store, 1, "one").await;
+    store.close().await;
+    std::fs::create_dir(&copy).expect("a folder");
+    for file in ["a.db", "a.witness"] {
+        std::fs::copy(home.join(file), copy.join(file)).expect("a copy");
+    }
+    assert!(open(&copy, "a.db").was_in_doubt(), "somebody may write to the original");
+
+    for id in 2..4 {
+        let store = open(&home, "a.db");
+        assert!(!store.was_in_doubt(), "it is where it was, and as it was");
+        note(&store, id, "more").await;
+        store.close().await;
+    }
+    // In place, with the witness that was there.
+    std::fs::copy(copy.join("a.db"), home.join("a.db")).expect("a copy");
+    for _ in 0..2 {
+        let store = open(&home, "a.db");
+        assert!(store.was_in_doubt(), "it stays so until there is a new site");
+        store.close().await;
+    }
+    let store = open(&home, "a.db");
+    let old = store.site();
+    let new = store.renew_site().await.expect("a new site");
+    assert_ne!(old, new);
+    note(&store, 9, "new").await;
+    store.close().await;
+    let store = open(&home, "a.db");
+    assert!(!store.was_in_doubt());
+    assert_eq!(store.site(), new);
+    store.close().await;
+    std::fs::remove_file(home.join("a.witness")).expect("removed");
+    assert!(open(&home, "a.db").was_in_doubt());
+}
+
+#[tokio::test]
 async fn i2_what_was_written_before_the_loss_was_noticed_goes_over_to_the_new_site() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, peer) = (open(folder.path(), "a.db"), open(folder.path(), "peer.db"));

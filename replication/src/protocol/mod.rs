@@ -61,8 +61,9 @@
 //!
 //! # One version, one content
 //! Nothing is sent before it is durable. A node whose disk went back in time would reuse versions; so a node that
-//! starts is **not settled**, and must not accept writes, until its peers have said how much of its log they know
-//! (`settle.rs`). If they know more than it does, or nobody answers, it goes on under a new site id (I2).
+//! starts is **not settled**, and must not accept writes, before it knows better (`settle.rs`). If nothing vouches for its
+//! disk, it goes on under a new site id at once (I2). Otherwise its peers say how much of its log they know; if that
+//! is more than it does, or nobody answers, it does so too.
 //!
 //! # Retired sites
 //! Each new site id leaves an old one behind, whose log never grows again. The first version of the new log vouches
@@ -91,6 +92,7 @@ use crate::{
 
 pub use event::{Action, Event, Reading};
 pub use serve::Followers;
+pub use settle::Start;
 
 /// How often heads are sent to each peer.
 pub const HEADS_PERIOD: Duration = Duration::from_millis(200);
@@ -149,10 +151,10 @@ pub struct Core {
 }
 
 impl Core {
-    /// A node that starts with what its disk holds. `alone` says that it was given nobody to ask.
+    /// A node that starts with what its disk holds.
     #[must_use]
-    pub fn new(config: Config, site: SiteId, held: VersionVector, alone: bool) -> Self {
-        let settling = settle::Settling::new(alone);
+    pub fn new(config: Config, site: SiteId, held: VersionVector, start: Start) -> Self {
+        let settling = settle::Settling::new(start);
         let mut core = Self {
             site,
             held,

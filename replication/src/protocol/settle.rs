@@ -1,5 +1,6 @@
-//! Settling: a node that starts must not write under its old site id before it knows that no peer holds versions
-//! of that site which its own disk has lost (invariant I2).
+//! Settling: a node that starts must not write under its old site id before it knows that nobody holds versions of that
+//! site which its own disk has lost (invariant I2). Where the disk itself is in doubt, nobody is asked, since readers
+//! may know more than all peers: the node goes on under a new site id.
 
 use std::time::Duration;
 
@@ -21,9 +22,22 @@ enum Phase {
     Answered {
         until: Now,
     },
+    /// The site id is to be renewed, whatever the peers say.
+    Doubting,
     /// The site id is being renewed.
     Renewing,
     Over,
+}
+
+/// What a node that starts may rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The disk is not certain to be the newest one of this node: it goes on under a new site id.
+    InDoubt,
+    /// The disk is the newest as far as the node can tell; the peers have their say all the same.
+    Asking,
+    /// The same, and the node was given nobody to ask.
+    Alone,
 }
 
 #[derive(Debug)]
@@ -33,9 +47,13 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    pub fn new(alone: bool) -> Self {
-        let alone = alone || mutation::is_on(Mutation::ReuseVersion);
-        let phase = if alone { Phase::Over } else { Phase::Asking { since: None } };
+    pub fn new(start: Start) -> Self {
+        let phase = match start {
+            _ if mutation::is_on(Mutation::ReuseVersion) => Phase::Over,
+            Start::Alone => Phase::Over,
+            Start::Asking => Phase::Asking { since: None },
+            Start::InDoubt => Phase::Doubting,
+        };
         Self { phase, announced: false }
     }
 
@@ -71,6 +89,7 @@ impl Core {
             Phase::Answered { until } if now >= until || answers == self.peers.len() => {
                 self.settling.phase = Phase::Over;
             }
+            Phase::Doubting => self.lost_tail(),
             Phase::Answered { .. } | Phase::Renewing | Phase::Over => {}
         }
         self.announce_settled();

@@ -33,7 +33,7 @@ use crate::{
     NodeId,
     log::VersionVector,
     mesh::{Mesh, MeshEvent},
-    protocol::Followers,
+    protocol::{Followers, Start},
     snapshot::{SnapshotConfig, SyncStatus},
     store::Store,
 };
@@ -62,6 +62,17 @@ pub struct ReplicaConfig {
 impl Default for ReplicaConfig {
     fn default() -> Self {
         Self { alone: false, relay_above: RELAY_ABOVE, snapshots: SnapshotConfig::default() }
+    }
+}
+
+impl ReplicaConfig {
+    /// What a node with this store may rely on.
+    fn beginning(&self, store: &Store) -> Start {
+        match (store.was_in_doubt(), self.alone) {
+            (true, _) => Start::InDoubt,
+            (false, true) => Start::Alone,
+            (false, false) => Start::Asking,
+        }
     }
 }
 
@@ -121,13 +132,14 @@ impl Replica {
         events: mpsc::Receiver<MeshEvent>,
         config: ReplicaConfig,
     ) -> (Self, mpsc::Receiver<Message>) {
-        let ready = Status { settled: config.alone, ready: config.alone, ..Status::default() };
+        let alone = config.beginning(&store) == Start::Alone;
+        let ready = Status { settled: alone, ready: alone, ..Status::default() };
         let (status, watching) = watch::channel(ready);
         let (messages, receiver) = mpsc::channel(APPLICATION_QUEUE);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let commits = store.commits();
-        if !config.alone {
+        if !alone {
             store.hold_writes();
         }
         let task =

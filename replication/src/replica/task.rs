@@ -74,7 +74,7 @@ impl CoreTask {
         let place =
             Config { node: mesh.node(), region: mesh.region().into(), relay_above: config.relay_above };
         Self {
-            core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.alone),
+            core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.beginning(&store)),
             snapshots: snapshots::Snapshots::new(&store, config.snapshots, stop.clone()),
             store,
             mesh,

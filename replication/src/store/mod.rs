@@ -32,6 +32,7 @@ mod site;
 mod start;
 mod surroundings;
 mod tables;
+mod witness;
 mod writer;
 
 use std::{
@@ -58,6 +59,7 @@ pub use inline::Worker;
 pub use log_reader::LogRead;
 pub use schema::{Migration, Schema};
 pub use surroundings::{Surroundings, System};
+pub use witness::Witness;
 
 use crate::{
     NodeId,
@@ -173,6 +175,7 @@ struct Inner {
     queue: Arc<queue::Queue>,
     places: Arc<Semaphore>,
     held: AtomicBool,
+    in_doubt: bool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
     retired: watch::Receiver<Arc<Retirements>>,
@@ -230,6 +233,13 @@ impl Store {
     #[must_use]
     pub fn site(&self) -> SiteId {
         *self.inner.site.borrow()
+    }
+
+    /// Whether the disk was not certain to be the newest when the database was opened: a copy of it may have been written
+    /// to since. Then the node must go on under a new site id ([`Store::renew_site`]) before it takes a write (I2).
+    #[must_use]
+    pub fn was_in_doubt(&self) -> bool {
+        self.inner.in_doubt
     }
 
     /// What this node holds, all of it durable.

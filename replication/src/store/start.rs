@@ -11,9 +11,13 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::{
     Derive, Inner, JOB_SIZE, MAX_QUEUED, MAX_READERS, OpenError, Schema, Store, Surroundings, WATCH_CAPACITY,
-    connection, queue::Queue, writer::Writer,
+    connection, queue::Queue, witness::Witness, writer::Writer,
 };
-use crate::{NodeId, clock::Stamp};
+use crate::{
+    NodeId,
+    clock::Stamp,
+    log::{SiteId, Version},
+};
 
 impl Store {
     /// Opens a store, whose writer is still to be set to work: by a thread, or `inline` by its owner.
@@ -34,6 +38,7 @@ impl Store {
             queue: Arc::new(Queue::default()),
             places: Arc::new(Semaphore::new(MAX_QUEUED / JOB_SIZE)),
             held: AtomicBool::new(false),
+            in_doubt: writer.is_in_doubt(),
             site: writer.watch_site(),
             vector: writer.watch_vector(),
             retired: writer.watch_retired(),
@@ -67,6 +72,28 @@ pub fn stamp_of_this_start(db: &Connection, last: Stamp, surroundings: &dyn Surr
         tracing::warn!(%error, "the time of this start can't be kept");
     }
     stamp
+}
+
+/// Whether the disk is certain to hold all that this node wrote to it: the database has just been made, or its witness
+/// says so.
+pub fn is_vouched_for(witness: &mut dyn Witness, is_new: bool, site: SiteId, head: Version) -> bool {
+    if is_new {
+        witness.note(site, head);
+        return true;
+    }
+    match witness.testimony() {
+        Some((of, least)) if of == site && head >= least => true,
+        Some((of, least)) if of == site => {
+            tracing::warn!(%head, %least, "the database has lost versions: an older copy was put in its place");
+            false
+        }
+        _ => {
+            tracing::info!(
+                "nothing vouches for this disk: it may be a copy, or the machine was started anew"
+            );
+            false
+        }
+    }
 }
 
 /// Takes the lock that says: this process writes here.

@@ -1,11 +1,18 @@
-//! What the store takes from the world around it: the time of day, and randomness. A simulation has its own.
+//! What the store takes from the world around it: the time of day, randomness, and a witness of what was on the disk. A
+//! simulation has its own.
 
-/// The time of day and randomness.
+use std::path::Path;
+
+use super::witness::{self, Witness};
+
+/// The time of day, randomness, and a witness of the disk.
 pub trait Surroundings: Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn wall_millis(&self) -> u64;
     /// Bytes that nobody else has: ids are made of them.
     fn random(&self) -> [u8; 16];
+    /// Who says whether the disk still has all that was written to the database at `path`.
+    fn witness(&self, path: &Path) -> Box<dyn Witness>;
 }
 
 /// Those of this machine.
@@ -21,5 +28,9 @@ impl Surroundings for System {
 
     fn random(&self) -> [u8; 16] {
         rand::random()
+    }
+
+    fn witness(&self, path: &Path) -> Box<dyn Witness> {
+        witness::beside(path)
     }
 }

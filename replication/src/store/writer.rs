@@ -25,6 +25,7 @@ use super::{
     queue::{Finish, Job, Queue, Queued, Remote, Work},
     retired, site, start,
     tables::Tables,
+    witness::Witness,
 };
 use crate::{
     NodeId,
@@ -59,6 +60,9 @@ pub struct Writer {
     retired: watch::Sender<Arc<Retirements>>,
     commits: broadcast::Sender<Arc<Commit>>,
     surroundings: Arc<dyn Surroundings>,
+    witness: Box<dyn Witness>,
+    /// The witness did not vouch for the disk, and the site id is still the one that was found there.
+    in_doubt: bool,
 }
 
 /// Stamps are reserved for so many milliseconds, lest each commit write a page for its own. A node that is killed goes on
@@ -87,6 +91,7 @@ impl Writer {
         surroundings: Arc<dyn Surroundings>,
     ) -> Result<Self, OpenError> {
         let lock = start::lock(path)?;
+        let is_new = !path.exists();
         let db = connection::open_writer(path)?;
         schema.migrate(&db)?;
         let (node, stamp) = start::node(&db, surroundings.as_ref())?;
@@ -95,6 +100,8 @@ impl Writer {
         let site = site::current(&db)?;
         let held = read_vector(&db)?;
         let opened_at = held.get(site);
+        let mut witness = surroundings.witness(path);
+        let in_doubt = !start::is_vouched_for(witness.as_mut(), is_new, site, opened_at);
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
         let (retired, _) = watch::channel(Arc::new(read_retired(&db)?));
@@ -119,7 +126,14 @@ impl Writer {
             retired,
             commits,
             surroundings,
+            witness,
+            in_doubt,
         })
+    }
+
+    /// Whether the disk may be older than what this node wrote.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     pub fn node(&self) -> NodeId {
@@ -371,6 +385,7 @@ impl Writer {
         #[cfg(debug_assertions)]
         compare_with_log(db, &frame)?;
         self.held.advance(site, group.version);
+        self.note_head();
         self.reserved = reserved.unwrap_or(self.reserved);
         self.health.succeeded();
         let vector = self.announce(vec![frame], true);
@@ -378,6 +393,14 @@ impl Writer {
             finish(Ok(Arc::clone(&vector)));
         }
         Ok(())
+    }
+
+    /// Has the witness note how far the own log is durable; while the disk is in doubt, it keeps what it says.
+    fn note_head(&mut self) {
+        if !self.in_doubt {
+            let site = *self.site.borrow();
+            self.witness.note(site, self.held.get(site));
+        }
     }
 
     fn announce(&self, frames: Vec<Arc<Frame>>, local: bool) -> Arc<VersionVector> {
@@ -463,7 +486,9 @@ impl Writer {
         self.site.send_replace(new);
         self.reopen()?;
         self.opened_at = self.held.get(new);
-        tracing::warn!(%old, %new, "this node goes on under a new site id: others know more of its old log than it does");
+        self.in_doubt = false;
+        self.note_head();
+        tracing::warn!(%old, %new, "this node goes on under a new site id: others may know more of its old log than it does");
         metrics::counter!("mychat_store_site_renewals_total").increment(1);
         self.retire(old);
         Ok(new)
@@ -513,6 +538,8 @@ impl Writer {
         }
         let site = *self.site.borrow();
         self.opened_at = self.held.get(site);
+        self.in_doubt &= old == site;
+        self.note_head();
         self.announce(Vec::new(), false);
         if old != site && self.held.get(old) > Version(0) {
             self.retire(old);

@@ -42,10 +42,14 @@ impl World {
     fn renew(&mut self, node: usize) {
         let Some(process) = self.process(node) else { return };
         process.store.hold_writes();
-        process.renews = true;
+        let renewed = std::mem::replace(&mut process.renews, true);
         let store = process.store.clone();
         let told_more = self.stage.process(node).is_some_and(|process| process.told_more);
-        self.stage.count(if told_more { "new site: a peer knew more" } else { "new site: nobody answered" });
+        self.stage.count(match (store.was_in_doubt() && !renewed, told_more) {
+            (true, _) => "new site: the disk was in doubt",
+            (false, true) => "new site: a peer knew more",
+            (false, false) => "new site: nobody answered",
+        });
         let renew = async move { Done::Renewed { ok: store.renew_site().await.is_ok() } };
         self.ask(node, Box::pin(renew));
     }
@@ -151,7 +155,8 @@ impl World {
         self.nodes[node].site = new;
         self.nodes[node].vector.set(old, vector.get(old));
         if moved {
-            self.known_limit("known limit: writes were taken before the peer that knew better was there");
+            let what = format!("node {node} had taken writes under {old:?}, of which others knew more");
+            self.stage.object(Rule::OneContent, what);
         }
     }
 
@@ -191,18 +196,14 @@ impl World {
     /// A node wrote a version whose number was taken once, by one that is on no disk any more.
     fn reused(&mut self, (site, version): Place) {
         self.stage.count("version reused that no node had");
-        let deceived =
-            self.people.iter().filter(|person| person.has_seen(site, version, &self.ledger)).count();
-        self.stage
-            .count_by("known limit: a client's cursor named a version that was reused", deceived as u64);
+        if self.people.iter().any(|person| person.has_seen(site, version, &self.ledger)) {
+            let what = format!("version {version} of {site:?}, of which a client knew, was written again");
+            self.stage.object(Rule::OneContent, what);
+        }
     }
 
     /// A node wrote a version that others hold with another content.
     fn clash(&mut self, node: usize, version: u64) {
-        let asked = self.process(node).is_some_and(|process| process.asked);
-        if asked && self.stage.process(node).is_some_and(|process| !process.told_more) {
-            return self.known_limit("known limit: a version was reused that only absent nodes knew");
-        }
         let site = self.nodes[node].site;
         self.stage.object(
             Rule::OneContent,

@@ -3,10 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -14,9 +14,9 @@ use std::{
 
 use mychat_node::events::Desk;
 use mychat_replication::{
-    log::{SiteId, VersionVector},
-    protocol::{Config, Core, Event},
-    store::{Commit, Store, Surroundings, Worker},
+    log::{SiteId, Version, VersionVector},
+    protocol::{Config, Core, Event, Start},
+    store::{Commit, Store, Surroundings, Witness, Worker},
 };
 use tokio::sync::broadcast;
 
@@ -32,16 +32,43 @@ use crate::virtual_time::{Driver, Time, id};
 /// The right time at the beginning of a run, in milliseconds since 1970.
 const EPOCH: u64 = 1_800_000_000_000;
 
-/// The clock of a node's machine, and its chance.
+/// The clock of a node's machine, its chance, and what it can vouch for.
 #[derive(Debug)]
 pub struct Machine {
     wall: AtomicU64,
     next: AtomicU64,
+    noted: Noted,
+}
+
+/// What the witness beside a node's database says.
+type Noted = Arc<Mutex<Option<(SiteId, Version)>>>;
+
+/// The witness of the disk: it outlives the process, but not the machine.
+struct Beside(Noted);
+
+impl Witness for Beside {
+    fn testimony(&self) -> Option<(SiteId, Version)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&mut self, site: SiteId, head: Version) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((site, head));
+    }
 }
 
 impl Machine {
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { wall: AtomicU64::new(EPOCH), next: AtomicU64::new(seed) })
+        Arc::new(Self { wall: AtomicU64::new(EPOCH), next: AtomicU64::new(seed), noted: Noted::default() })
+    }
+
+    /// What the witness says.
+    pub fn noted(&self) -> Option<(SiteId, Version)> {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the witness says this: nothing, after the machine has started anew.
+    pub fn vouch(&self, noted: Option<(SiteId, Version)>) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = noted;
     }
 
     /// Sets the clock to `now`, which it shows `ahead` milliseconds wrong.
@@ -69,6 +96,10 @@ impl Surroundings for Machine {
         bytes[..8].copy_from_slice(&first.to_be_bytes());
         bytes[8..].copy_from_slice(&second.to_be_bytes());
         bytes
+    }
+
+    fn witness(&self, _: &Path) -> Box<dyn Witness> {
+        Box::new(Beside(Arc::clone(&self.noted)))
     }
 }
 
@@ -149,9 +180,11 @@ impl World {
             Ok(disk) => disk,
             Err(error) => return self.stage.object(Rule::Panic, format!("no disk: {error:#}")),
         };
+        let machine = Machine::new(self.plan.seed.wrapping_mul(31).wrapping_add(number as u64) << 8);
+        machine.vouch(Some((site, Version(0))));
         self.nodes.push(Node {
             disk,
-            machine: Machine::new(self.plan.seed.wrapping_mul(31).wrapping_add(number as u64) << 8),
+            machine,
             ahead: 0,
             copy: None,
             restores: false,
@@ -190,7 +223,8 @@ impl World {
         (node.site, node.vector) = (site, held.clone());
         store.hold_writes();
         let config = Config { node: id(number), region: "sim".into(), relay_above: 100 };
-        self.stage.start(number, Core::new(config, site, held.clone(), false));
+        let start = if store.was_in_doubt() { Start::InDoubt } else { Start::Asking };
+        self.stage.start(number, Core::new(config, site, held.clone(), start));
         let process = Process {
             desk: Desk::new(store.clone()),
             commits: store.commits(),

@@ -119,7 +119,12 @@ impl World {
         self.leave_alone(number);
         self.stage.stop(number);
         let crashed = self.nodes[number].disk.crash(kept);
+        let machine_too = self.fate.happens(0.5);
+        self.stage.count(if machine_too { "crash of a machine" } else { "crash of a process" });
         let node = &mut self.nodes[number];
+        if machine_too {
+            node.machine.vouch(None);
+        }
         drop(node.process.take());
         node.disk.forget_former();
         self.stage.say(|| format!("{number} dies; {kept} bytes of the log are kept"));
@@ -133,6 +138,7 @@ impl World {
     fn dies_in_a_commit(&mut self, number: usize, before: u64, torn: u64) -> u64 {
         let node = &mut self.nodes[number];
         let Some(process) = &mut node.process else { return before };
+        let noted = node.machine.noted();
         process.worker.work();
         let after = node.disk.written();
         if after < before {
@@ -140,6 +146,10 @@ impl World {
             return after;
         }
         let kept = before + (after - before) * torn / 1_000;
+        if kept < after {
+            // It has not come to that.
+            node.machine.vouch(noted);
+        }
         self.stage.count(if kept == after {
             "crash after a commit, unannounced"
         } else {
@@ -180,6 +190,10 @@ impl World {
             }
             (node.vector, node.went_back) = (vector, true);
             self.stage.count("fault: older copy restored");
+            if self.fate.happens(0.5) {
+                // The whole folder is the copy; else the database alone was put back.
+                node.machine.vouch(None);
+            }
             self.forget_lost("version lost with the only disk");
         }
         self.start(number);

@@ -72,6 +72,8 @@ pub struct World {
     pub plan: Plan,
     /// What disks do by chance.
     pub wear: Chance,
+    /// What becomes of machines and witnesses by chance.
+    pub fate: Chance,
     pub templates: Arc<Templates>,
     /// Where the databases lie.
     pub folder: PathBuf,
@@ -81,8 +83,6 @@ pub struct World {
     pub ledger: Ledger,
     pub healed: Option<Time>,
     pub last_busy: Time,
-    /// Until then nothing else is judged: see [`World::known_limit`].
-    pub limit: bool,
     pub done: bool,
 }
 
@@ -105,6 +105,7 @@ impl World {
         Self {
             stage: Stage::new(chance, network, verbose),
             wear: Chance::of(seed, 4),
+            fate: Chance::of(seed, 5),
             templates,
             folder,
             nodes: Vec::new(),
@@ -113,7 +114,6 @@ impl World {
             ledger: Ledger::default(),
             healed: None,
             last_busy: Time::ZERO,
-            limit: false,
             done: false,
             plan,
         }
@@ -122,7 +122,7 @@ impl World {
     /// Runs to the end, or to the first objection.
     pub fn run(mut self) -> Outcome {
         self.begin();
-        while !self.done && self.stage.objection.is_none() && !self.limit {
+        while !self.done && self.stage.objection.is_none() {
             match self.stage.step() {
                 Some(Step::At(number, turn)) => {
                     let node = &self.nodes[number];
@@ -189,12 +189,5 @@ impl World {
         if let Err((rule, what)) = verdict {
             self.stage.object(rule, format!("{}: {what}", whom()));
         }
-    }
-
-    /// The run came to a known limit of the protocol, beyond which nothing can be judged.
-    pub fn known_limit(&mut self, what: &'static str) {
-        self.stage.say(|| what.to_owned());
-        self.stage.count(what);
-        self.limit = true;
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mychat_replication::{
     NodeId,
     log::{Frame, SiteId, Version, VersionVector},
-    protocol::{Action, Config, Core, Event, Reading, SEND_WINDOW, StreamId},
+    protocol::{Action, Config, Core, Event, Reading, SEND_WINDOW, Start, StreamId},
 };
 
 use crate::disk::{change, frame};
@@ -37,9 +37,9 @@ pub fn tell(core: &mut Core, event: Event, now: Duration) -> Vec<Action> {
 }
 
 /// A core of node 1 that has no relays.
-pub fn core(held: &[(SiteId, u64)], alone: bool) -> Core {
+pub fn core(held: &[(SiteId, u64)], start: Start) -> Core {
     let config = Config { node: peer(1), region: "fra".into(), relay_above: 100 };
-    Core::new(config, HERE, vector(held), alone)
+    Core::new(config, HERE, vector(held), start)
 }
 
 /// A peer connects and says what it holds.
@@ -100,7 +100,7 @@ pub fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
 
 /// A core that follows the writer itself, and knows a relay that holds a part of its log.
 pub fn following_the_writer() -> (Core, StreamId) {
-    let mut core = core(&[], false);
+    let mut core = core(&[], Start::Asking);
     let actions = meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
     let (stream, from, _, after) = follows(&actions)[0];
     assert_eq!((from, after), (peer(2), 0));
@@ -173,7 +173,7 @@ impl Sent {
 #[test]
 fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice() {
     const COMMITS: u64 = 60;
-    let mut core = core(&[], true);
+    let mut core = core(&[], Start::Alone);
     let (fast, slow) = (StreamId(1), StreamId(2));
     for stream in [fast, slow] {
         let follower = peer(stream.0 as u8 + 1);
@@ -212,7 +212,7 @@ fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice(
 
 /// A restarted core whose disk holds ten versions of its own log.
 fn restarted() -> Core {
-    core(&[(HERE, 10)], false)
+    core(&[(HERE, 10)], Start::Asking)
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn after_the_first_answer_the_other_connected_peers_are_waited_for_a_while() {
 
 #[test]
 fn i2_a_node_that_nobody_answers_renews_its_site_whatever_it_holds() {
-    for mut core in [restarted(), core(&[(WRITER, 4)], false), core(&[], false)] {
+    for mut core in [restarted(), core(&[(WRITER, 4)], Start::Asking), core(&[], Start::Asking)] {
         let early = [1_000, 4_900].map(|now| tell(&mut core, Event::Tick, at(now))).concat();
         assert_eq!(renewals(&early), 0, "patience");
         assert!(!core.is_settled());
@@ -296,8 +296,23 @@ fn i2_a_node_that_nobody_answers_renews_its_site_whatever_it_holds() {
 }
 
 #[test]
+fn i2_a_node_whose_disk_is_in_doubt_renews_its_site_at_once_whatever_its_peers_say() {
+    for held in [&[][..], &[(HERE, 10)]] {
+        let mut core = core(held, Start::InDoubt);
+        let mut actions = core.actions();
+        actions.extend(meet(&mut core, 2, WRITER, held, 5, at(10)));
+        actions.extend(tell(&mut core, Event::Tick, at(9_000)));
+        assert_eq!(renewals(&actions), 1);
+        assert!(!core.is_settled(), "not before the new site id is on the disk");
+        let renewed = Event::SiteRenewed { site: SiteId([9; 16]), vector: Arc::new(vector(held)) };
+        tell(&mut core, renewed, at(9_010));
+        assert!(core.is_settled());
+    }
+}
+
+#[test]
 fn a_node_that_was_given_nobody_to_ask_may_write_at_once() {
-    assert!(core(&[(HERE, 10)], true).is_settled());
+    assert!(core(&[(HERE, 10)], Start::Alone).is_settled());
 }
 
 #[test]

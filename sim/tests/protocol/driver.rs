@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use mychat_replication::{
     log::{Change, Frame, Retirement, SiteId, Version},
-    protocol::{APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, StreamId},
+    protocol::{
+        APPLY_SIZE, Action, Config, Core, Event, READ_SIZE, RECEIVE_WINDOW, SEND_WINDOW, Start, StreamId,
+    },
 };
 use mychat_sim::virtual_time::{Driver, Stage, Time, id, millis, number};
 
@@ -37,7 +39,8 @@ impl World {
         let (site, held) = (disk.site, disk.vector());
         let region = self.stage.seats[node].region.into();
         let config = Config { node: id(node), region, relay_above: self.conditions.relay_above };
-        self.stage.start(node, Core::new(config, site, held, false));
+        let start = if self.nodes[node].in_doubt { Start::InDoubt } else { Start::Asking };
+        self.stage.start(node, Core::new(config, site, held, start));
         let now = self.stage.now();
         self.nodes[node].process = Some(Process { disk_free: now, news_free: now, ..Process::default() });
         let retirements = self.nodes[node].disk.retirements();
@@ -125,11 +128,16 @@ impl World {
         let Some(running) = self.stage.process(node) else { return };
         let nobody = running.answered.is_none() && now - running.started >= PATIENCE;
         let told_more = running.told_more;
+        let in_doubt = self.nodes[node].in_doubt;
         let again = self.process(node).is_some_and(|process| std::mem::replace(&mut process.renewing, true));
-        if again || !(told_more || nobody) {
+        if again || !(told_more || nobody || in_doubt) {
             self.objection(&format!("node {node} renews its site id without need"));
         }
-        self.stage.count(if told_more { "renewed: peer knows more" } else { "renewed: nobody answered" });
+        self.stage.count(match (in_doubt, told_more) {
+            (true, _) => "renewed: the disk is in doubt",
+            (false, true) => "renewed: peer knows more",
+            (false, false) => "renewed: nobody answered",
+        });
         self.on_disk(node, Op::Renew);
     }
 
@@ -206,6 +214,7 @@ impl World {
                     self.committed(node, vec![frame]);
                 }
                 self.note_lost();
+                (self.nodes[node].in_doubt, self.nodes[node].deceived) = (false, false);
                 self.stage.renewed(node);
                 let vector = Arc::new(self.nodes[node].disk.vector());
                 self.news(node, Event::SiteRenewed { site: new, vector });
@@ -218,6 +227,10 @@ impl World {
         Retirement::of(frame).for_each(|retirement| self.retired.learn(retirement));
         match self.history.written(frame) {
             Fresh::New => {}
+            Fresh::ReusedUnseen | Fresh::Reused if !self.nodes[node].deceived => {
+                let (site, version) = (frame.site, frame.version);
+                self.objection(&format!("I2: node {node} writes version {version} of {site:?} again"));
+            }
             Fresh::ReusedUnseen => self.stage.count("known limit: version reused that nobody had"),
             // The node was not told, or it would not be settled: see `feed`.
             Fresh::Reused => {

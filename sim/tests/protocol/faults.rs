@@ -98,9 +98,15 @@ impl World {
             return;
         }
         if restore && let Some(copy) = self.nodes[node].copy.clone() {
-            self.stage.count("older copy restored");
             let sites: Vec<_> = copy.sites().map(|(site, held, _)| (site, held)).collect();
             self.nodes[node].disk = copy;
+            let deceived = self.stage.chance.happens(0.4);
+            self.stage.count(if deceived {
+                "older copy with a false witness"
+            } else {
+                "older copy restored"
+            });
+            (self.nodes[node].in_doubt, self.nodes[node].deceived) = (!deceived, deceived);
             for (site, held) in sites {
                 self.history.resurrect(site, 0, held);
             }

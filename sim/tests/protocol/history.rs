@@ -3,9 +3,10 @@
 //! Every changed row has a content number that is never used twice, so two contents of one version show.
 //!
 //! # The limit that is known
-//! A node whose disk went back in time can only learn that from a peer. When no peer that knows the lost tail has
-//! told it so before it settled, it writes a version a second time. The history notes that a site is *tainted* then
-//! and judges its contents no more; the simulation counts it, and fails if the node had been told.
+//! A node whose disk went back in time can only learn that from a peer, if its witness vouches for the disk all the same
+//! (as no real one should). When no peer that knows the lost tail has told it so before it settled, it writes a version a
+//! second time. The history notes that a site is *tainted* then and judges its contents no more; the simulation counts
+//! it, and fails if the node had been told, or if its witness told the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 

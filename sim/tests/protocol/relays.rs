@@ -3,7 +3,7 @@
 use mychat_replication::{
     NodeId,
     log::SiteId,
-    protocol::{Action, Config, Core, Event},
+    protocol::{Action, Config, Core, Event, Start},
 };
 
 use crate::directed::{HERE, at, follows, heads, some_frame, tell, vector};
@@ -20,7 +20,7 @@ const fn node(number: u8) -> NodeId {
 /// Node `me` of Frankfurt in a cluster of five: 0x10, 0x12 and 0x40 are there, 0x50 and 0x51 in Washington.
 fn cluster(me: u8, relay_above: usize) -> (Core, Vec<Action>) {
     let config = Config { node: node(me), region: "fra".into(), relay_above };
-    let mut core = Core::new(config, HERE, vector(&[]), true);
+    let mut core = Core::new(config, HERE, vector(&[]), Start::Alone);
     let mut actions = Vec::new();
     for number in [0x10, 0x12, 0x40, WRITER, 0x51].into_iter().filter(|number| *number != me) {
         let region = if number < WRITER { "fra" } else { "iad" };
@@ -95,7 +95,7 @@ fn a_relay_that_lacks_more_than_the_site_for_a_heartbeat_is_passed_by() {
 #[test]
 fn a_node_that_is_far_behind_is_no_relay_yet() {
     let config = Config { node: node(0x40), region: "fra".into(), relay_above: 2 };
-    let mut core = Core::new(config, HERE, vector(&[(FAR, 50_000)]), true);
+    let mut core = Core::new(config, HERE, vector(&[(FAR, 50_000)]), Start::Alone);
     for (number, region) in [(0x10, "fra"), (0x12, "fra"), (WRITER, "iad")] {
         tell(&mut core, Event::PeerUp { peer: node(number), rtt: at(5), region: region.into() }, at(0));
     }

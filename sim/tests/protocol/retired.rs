@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mychat_replication::{
     NodeId,
     log::{Frame, SiteId, VersionVector},
-    protocol::{Action, Core, Event, Reading, StreamId},
+    protocol::{Action, Core, Event, Reading, Start, StreamId},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ fn first() -> Arc<Frame> {
 
 /// A core that has received the writer's first two versions, and nothing of what they follow.
 fn waiting() -> (Core, Vec<Action>) {
-    let mut core = core(&[], true);
+    let mut core = core(&[], Start::Alone);
     let (stream, ..) = follows(&meet(&mut core, 2, WRITER, &[(WRITER, 2)], 5, at(0)))[0];
     let mut actions = tell(&mut core, Event::Received { stream, frame: first() }, at(10));
     let second = some_frame(WRITER, 2, 10);
@@ -77,7 +77,7 @@ fn a_log_waits_for_the_log_that_it_follows_which_is_asked_for_at_once() {
 
 #[test]
 fn i2_a_node_that_learns_of_its_own_retirement_goes_on_under_another_site() {
-    let mut core = core(&[(HERE, 10)], true);
+    let mut core = core(&[(HERE, 10)], Start::Alone);
     let (stream, ..) = follows(&meet(&mut core, 2, WRITER, &[(WRITER, 1)], 5, at(0)))[0];
     let of_this = retirement(HERE, 4, WRITER, NodeId([1; 16]));
     let frame = Arc::new(frame(WRITER, 0, 1, vec![of_this]));
@@ -114,7 +114,7 @@ fn i2_heads_keep_the_site_that_their_reader_writes_and_are_whole_until_that_is_k
 
 #[test]
 fn i2_heads_that_were_made_for_another_reader_are_no_answer() {
-    let mut core = core(&[(HERE, 10)], false);
+    let mut core = core(&[(HERE, 10)], Start::Asking);
     tell(&mut core, Event::PeerUp { peer: peer(2), rtt: at(5), region: "fra".into() }, at(0));
     for (reader, settled) in [(FORMER, false), (HERE, true)] {
         let reading = Reading::Compact { reader };

@@ -2,7 +2,7 @@
 
 use mychat_replication::{
     log::SiteId,
-    protocol::{Action, Event, StreamId},
+    protocol::{Action, Event, Start, StreamId},
 };
 
 use crate::directed::{
@@ -23,7 +23,7 @@ fn when_an_upstream_dies_the_next_is_asked_from_the_same_integer() {
 #[test]
 fn the_nearer_of_two_relays_is_asked() {
     for (third, fourth, nearer) in [(50, 5, 4), (5, 50, 3)] {
-        let mut core = core(&[], false);
+        let mut core = core(&[], Start::Asking);
         meet(&mut core, 2, WRITER, &[(WRITER, 10)], 80, at(0));
         meet(&mut core, 3, RELAY, &[(WRITER, 9)], third, at(0));
         meet(&mut core, 4, SiteId([4; 16]), &[(WRITER, 9)], fourth, at(0));
@@ -35,7 +35,7 @@ fn the_nearer_of_two_relays_is_asked() {
 
 #[test]
 fn a_relay_without_more_to_give_is_left_for_one_with_more() {
-    let mut core = core(&[], false);
+    let mut core = core(&[], Start::Asking);
     let actions = meet(&mut core, 3, RELAY, &[(WRITER, 2)], 5, at(0));
     let (stream, ..) =
         follows(&actions).into_iter().find(|(_, _, site, _)| *site == WRITER).expect("it is asked");
@@ -115,7 +115,7 @@ fn an_upstream_whose_frames_wait_to_be_applied_is_not_late() {
 
 #[test]
 fn a_silent_upstream_stays_where_nobody_else_has_more() {
-    let mut core = core(&[], false);
+    let mut core = core(&[], Start::Asking);
     meet(&mut core, 2, WRITER, &[(WRITER, 10)], 5, at(0));
     for now in [200, 400, 800, 1_600] {
         heads(&mut core, 2, WRITER, &[(WRITER, 10)], at(now));
@@ -125,7 +125,7 @@ fn a_silent_upstream_stays_where_nobody_else_has_more() {
 
 #[test]
 fn each_upstream_that_is_late_makes_the_next_get_more_time_until_one_delivers() {
-    let mut core = core(&[], false);
+    let mut core = core(&[], Start::Asking);
     for number in [2, 3] {
         let site = if number == 2 { WRITER } else { RELAY };
         meet(&mut core, number, site, &[(WRITER, 9)], 0, at(0));
@@ -178,7 +178,7 @@ fn take_one(
 
 #[test]
 fn a_late_datagram_of_a_peer_that_is_gone_makes_it_no_upstream() {
-    let mut core = core(&[], false);
+    let mut core = core(&[], Start::Asking);
     meet(&mut core, 3, RELAY, &[], 5, at(0));
     heads(&mut core, 2, WRITER, &[(WRITER, 9)], at(10));
     let actions = heads(&mut core, 3, RELAY, &[(WRITER, 9)], at(20));

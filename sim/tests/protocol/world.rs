@@ -167,6 +167,10 @@ pub struct Process {
 pub struct Node {
     pub disk: Disk,
     pub copy: Option<Disk>,
+    /// The disk went back in time, and its witness shows it: always, where nothing has got hold of the witness too.
+    pub in_doubt: bool,
+    /// The disk went back in time, and its witness vouches for it all the same.
+    pub deceived: bool,
     /// Entries of the last heads that it sent.
     pub told: usize,
     pub process: Option<Process>,
@@ -243,7 +247,14 @@ impl World {
     fn begin(&mut self) {
         for node in 0..self.conditions.nodes {
             let disk = Disk::new(SiteId(self.stage.chance.bytes()));
-            self.nodes.push(Node { disk, copy: None, told: 0, process: None });
+            self.nodes.push(Node {
+                disk,
+                copy: None,
+                in_doubt: false,
+                deceived: false,
+                told: 0,
+                process: None,
+            });
             self.stage.add(REGIONS[node % self.conditions.regions]);
         }
         for node in 0..self.nodes.len() {

@@ -93,10 +93,6 @@ impl Ledger {
             Some(known) if known.lost => Fresh::Reused,
             Some(_) => return Fresh::Clash,
         };
-        if fresh == Fresh::Reused {
-            // A client whose cursor names the lost version takes the new one for it, and does not hear of it.
-            self.unsaid.extend(content.facts.iter().filter_map(revises));
-        }
         for cell in content.cells.keys() {
             *self.writes.entry(cell.clone()).or_default() += 1;
         }
