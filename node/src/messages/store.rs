@@ -10,10 +10,12 @@ use crate::{
 };
 
 /// The tables of this domain.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    domain: "messages",
-    number: 1,
-    sql: "
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { domain: "messages", number: 1, sql: TABLES },
+    Migration { domain: "messages", number: 2, sql: SENT_BY_CLIENT_ID },
+];
+
+const TABLES: &str = "
         -- A message, written once; overwritten only by its tombstone. Also the history of the space: ids sort by
         -- the time of sending.
         CREATE TABLE message (space BLOB NOT NULL, id BLOB NOT NULL, data BLOB, PRIMARY KEY (space, id))
@@ -54,8 +56,17 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         CREATE TABLE local_reaction (
             space BLOB NOT NULL, message BLOB NOT NULL, emoji TEXT NOT NULL, account BLOB NOT NULL,
             PRIMARY KEY (space, message, emoji, account)
-        ) STRICT, WITHOUT ROWID;",
-}];
+        ) STRICT, WITHOUT ROWID;";
+
+/// Client ids that sort by time, as those of the web client do, are added at the end of the table; with the space in front
+/// they were scattered over as many pages as there are spaces, and each commit wrote them all.
+const SENT_BY_CLIENT_ID: &str = "
+        CREATE TABLE local_client_id (
+            client_id TEXT NOT NULL, author BLOB NOT NULL, space BLOB NOT NULL, message BLOB NOT NULL,
+            PRIMARY KEY (client_id, author, space)
+        ) STRICT, WITHOUT ROWID;
+        INSERT INTO local_client_id SELECT client_id, author, space, message FROM local_sent ORDER BY 1, 2, 3;
+        DROP TABLE local_sent;";
 
 /// Whether a replicated table belongs to this domain.
 pub(super) fn is_table(table: &str) -> bool {
@@ -112,7 +123,7 @@ fn note_client_id(
     }
     if known.is_none_or(|known| message < known) {
         db.prepare_cached(
-            "INSERT OR REPLACE INTO local_sent (space, author, client_id, message) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO local_client_id (space, author, client_id, message) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![space, author, client_id, message])?;
     }
@@ -191,9 +202,11 @@ pub(super) fn sent(
     author: AccountId,
     client_id: &str,
 ) -> rusqlite::Result<Option<MessageId>> {
-    db.prepare_cached("SELECT message FROM local_sent WHERE space = ?1 AND author = ?2 AND client_id = ?3")?
-        .query_row((space, author, client_id), |row| row.get(0))
-        .optional()
+    db.prepare_cached(
+        "SELECT message FROM local_client_id WHERE space = ?1 AND author = ?2 AND client_id = ?3",
+    )?
+    .query_row((space, author, client_id), |row| row.get(0))
+    .optional()
 }
 
 /// The message that an id stands for: itself, or for a duplicate its original; `None` for an unknown one.

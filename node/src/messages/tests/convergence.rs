@@ -212,7 +212,7 @@ async fn dump(store: &Store) -> Vec<String> {
         "read_mark",
         "local_space",
         "local_member",
-        "local_sent",
+        "local_client_id",
         "local_duplicate",
         "local_message_state",
         "local_reaction",
