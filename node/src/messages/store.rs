@@ -314,3 +314,30 @@ pub fn unread_after(
     ))?
     .query_row(params![space, reader, after, bound], |row| row.get(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_ids_move_to_the_table_in_their_own_order() {
+        let db = Connection::open_in_memory().unwrap();
+        // What the first migration makes; the rest of it needs the extension.
+        let of_old =
+            TABLES.split_once("CREATE TABLE local_sent").unwrap().1.split_once("WITHOUT ROWID;").unwrap().0;
+        db.execute_batch(&format!("CREATE TABLE local_sent {of_old} WITHOUT ROWID")).unwrap();
+        let (space, author) = (SpaceId(uuid::Uuid::from_u128(1)), AccountId(uuid::Uuid::from_u128(2)));
+        let message = |number| MessageId(uuid::Uuid::from_u128(number));
+        for (client_id, number) in [("b", 7_u128), ("a", 8)] {
+            db.execute(
+                "INSERT INTO local_sent (space, author, client_id, message) VALUES (?1, ?2, ?3, ?4)",
+                params![space, author, client_id, message(number)],
+            )
+            .unwrap();
+        }
+        db.execute_batch(SENT_BY_CLIENT_ID).unwrap();
+        assert_eq!(sent(&db, space, author, "a").unwrap(), Some(message(8)));
+        assert_eq!(sent(&db, space, author, "b").unwrap(), Some(message(7)));
+        assert_eq!(sent(&db, space, author, "c").unwrap(), None);
+    }
+}
