@@ -362,6 +362,7 @@ async fn what_only_this_node_holds_is_with_the_others_before_it_takes_a_snapshot
     c.ready().await;
     agree(&[&a, &c], &all).await;
     assert_ne!(c.store.site(), first, "it took a snapshot");
+    assert_eq!(c.store.retired().iter().count(), 1, "one new site id was enough");
     assert_eq!(c.notes().await.len(), 205);
 }
 

@@ -111,6 +111,8 @@ pub enum Event {
         frames: Vec<Arc<Frame>>,
         /// What is held now.
         vector: Arc<VersionVector>,
+        /// Whether this node's jobs wrote it: then it says nothing that the node did not know.
+        local: bool,
     },
     /// The batch of [`Action::Apply`] is done with.
     Applied {

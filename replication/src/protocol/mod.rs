@@ -200,7 +200,7 @@ impl Core {
             }
             Event::UpstreamClosed { stream } => self.upstream_closed(stream, now),
             Event::Received { stream, frame } => self.received(stream, frame, now),
-            Event::Committed { frames, vector } => self.committed(&frames, &vector),
+            Event::Committed { frames, vector, local } => self.committed(&frames, &vector, local),
             Event::Applied { ok } => self.applied(ok, now),
             Event::SiteRenewed { site, vector } => self.renewed(site, &vector, now),
             Event::Tick => {
@@ -336,11 +336,18 @@ impl Core {
     }
 
     /// News of what is durable. Frames say it all; without them only the vector is certain.
-    fn committed(&mut self, frames: &[Arc<Frame>], vector: &VersionVector) {
+    fn committed(&mut self, frames: &[Arc<Frame>], vector: &VersionVector, local: bool) {
         for frame in frames {
             self.held.advance(frame.site, frame.version);
             self.following.held(frame.site, frame.version);
-            Retirement::of(frame).for_each(|retirement| self.learn(retirement));
+            for retirement in Retirement::of(frame) {
+                if local {
+                    // Its own site, too: there is another one already, of which it will hear next.
+                    self.retired.learn(retirement);
+                } else {
+                    self.learn(retirement);
+                }
+            }
             self.push(frame);
         }
         if frames.is_empty() {

@@ -164,12 +164,14 @@ impl CoreTask {
             self.acknowledge();
         }
         let event = match commit {
-            Some(commit) => {
-                Event::Committed { frames: commit.frames.clone(), vector: Arc::clone(&commit.vector) }
-            }
+            Some(commit) => Event::Committed {
+                frames: commit.frames.clone(),
+                vector: Arc::clone(&commit.vector),
+                local: commit.local,
+            },
             None => {
                 metrics::counter!("mychat_replication_missed_commits_total").increment(1);
-                Event::Committed { frames: Vec::new(), vector: self.store.vector() }
+                Event::Committed { frames: Vec::new(), vector: self.store.vector(), local: false }
             }
         };
         self.tell(event);

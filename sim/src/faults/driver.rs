@@ -189,7 +189,7 @@ impl World {
             self.stage.count("news of a commit missed");
         }
         let frames = if missed { Vec::new() } else { commit.frames.clone() };
-        self.feed(node, Event::Committed { frames, vector: Arc::clone(&commit.vector) });
+        self.feed(node, Event::Committed { frames, vector: Arc::clone(&commit.vector), local: commit.local });
         self.tell_clients(node, &places, (!missed).then(|| vec![Arc::new(commit.clone())]));
     }
 

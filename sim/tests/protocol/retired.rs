@@ -41,7 +41,8 @@ fn applies(actions: &[Action]) -> Vec<(SiteId, u64)> {
 
 fn committed(core: &mut Core, frame: Arc<Frame>, now: u64) -> Vec<Action> {
     let held = Arc::new(VersionVector::from_iter([(frame.site, frame.version)]));
-    let mut actions = tell(core, Event::Committed { frames: vec![frame], vector: held }, at(now));
+    let mut actions =
+        tell(core, Event::Committed { frames: vec![frame], vector: held, local: false }, at(now));
     actions.extend(tell(core, Event::Applied { ok: true }, at(now)));
     actions
 }
@@ -84,6 +85,24 @@ fn i2_a_node_that_learns_of_its_own_retirement_goes_on_under_another_site() {
     let actions = tell(&mut core, Event::Received { stream, frame }, at(10));
     assert!(actions.iter().any(|action| matches!(action, Action::RenewSite)), "{actions:?}");
     assert!(!core.is_settled());
+}
+
+#[test]
+fn a_node_that_has_retired_its_own_site_does_not_look_for_yet_another_one() {
+    let mut core = core(&[(HERE, 10)], Start::Alone);
+    let new = SiteId([9; 16]);
+    // As after a snapshot: the news of the first version under the new site come before those of the site.
+    let frame = Arc::new(frame(new, 0, 1, vec![retirement(HERE, 10, new, NodeId([1; 16]))]));
+    let held = Arc::new(vector(&[(HERE, 10), (new, 1)]));
+    let mut actions = tell(
+        &mut core,
+        Event::Committed { frames: vec![frame], vector: Arc::clone(&held), local: true },
+        at(10),
+    );
+    actions.extend(tell(&mut core, Event::SiteRenewed { site: new, vector: held }, at(20)));
+    actions.extend(tell(&mut core, Event::Tick, at(9_000)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::RenewSite)), "{actions:?}");
+    assert!(core.is_settled());
 }
 
 #[test]
