@@ -32,6 +32,8 @@ mod oracles;
 mod relays;
 #[path = "protocol/retired.rs"]
 mod retired;
+#[path = "protocol/snapshots.rs"]
+mod snapshots;
 #[path = "protocol/upstreams.rs"]
 mod upstreams;
 #[path = "protocol/world.rs"]
@@ -76,6 +78,9 @@ const MUST_HAPPEN: &[&str] = &[
     "renewed: nobody answered",
     "renewed: the disk is in doubt",
     "renewed: peer knows more",
+    "snapshot adopted",
+    "snapshot begun",
+    "snapshot given up",
     "stream not opened",
     "write refused",
 ];

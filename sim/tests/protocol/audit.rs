@@ -35,7 +35,9 @@ impl World {
         }
         let first = self.nodes[0].disk.vector();
         let level = self.nodes.iter().all(|node| {
-            let idle = |process: &crate::world::Process| process.settled && process.operations.is_empty();
+            let idle = |process: &crate::world::Process| {
+                process.settled && !process.snapshot && process.operations.is_empty()
+            };
             node.process.as_ref().is_some_and(idle) && node.disk.vector() == first
         });
         // Every former site is retired by and by, so that heads name the sites that are written and no others.

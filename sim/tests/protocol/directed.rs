@@ -93,7 +93,7 @@ pub fn take(core: &mut Core, stream: StreamId, upto: u64, now: Duration) {
         let actions = tell(core, Event::Received { stream, frame: Arc::clone(&frame) }, now);
         assert!(actions.iter().any(|action| matches!(action, Action::Apply { .. })));
         let held = Arc::new(vector(&[(WRITER, version)]));
-        tell(core, Event::Committed { frames: vec![frame], vector: held }, now);
+        tell(core, Event::Committed { frames: vec![frame], vector: held, local: false }, now);
         tell(core, Event::Applied { ok: true }, now);
     }
 }
@@ -187,8 +187,11 @@ fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice(
     for version in 1..=COMMITS {
         let frame = some_frame(HERE, version, 64 << 10);
         let bytes = frame.size();
-        let committed =
-            Event::Committed { frames: vec![frame], vector: Arc::new(vector(&[(HERE, version)])) };
+        let committed = Event::Committed {
+            frames: vec![frame],
+            vector: Arc::new(vector(&[(HERE, version)])),
+            local: true,
+        };
         sent.note(&tell(&mut core, committed, at(version)));
         assert_eq!(sent.last[1], version, "the fast one has each commit at once");
         sent.note(&tell(&mut core, Event::Sent { stream: fast, bytes }, at(version)));
@@ -205,7 +208,7 @@ fn a_slow_follower_has_no_queue_beyond_its_window_and_the_other_does_not_notice(
     sent.note(&tell(&mut core, Event::LogRead { stream: slow, frames }, at(110)));
     assert_eq!(sent.last[2], COMMITS);
     let vector = Arc::new(vector(&[(HERE, COMMITS + 1)]));
-    let committed = Event::Committed { frames: vec![some_frame(HERE, COMMITS + 1, 10)], vector };
+    let committed = Event::Committed { frames: vec![some_frame(HERE, COMMITS + 1, 10)], vector, local: true };
     sent.note(&tell(&mut core, committed, at(120)));
     assert_eq!(sent.last[1..], [COMMITS + 1, COMMITS + 1], "both are live");
 }

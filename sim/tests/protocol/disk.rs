@@ -61,7 +61,7 @@ pub fn frame(site: SiteId, after: u64, version: u64, changes: Vec<Change>) -> Fr
     Frame { group: GroupId::GLOBAL, site, after, version, stamp: Stamp::default(), changes }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Log {
     held: u64,
     frames: BTreeMap<u64, Arc<Frame>>,
@@ -97,7 +97,7 @@ pub enum Outcome {
     Gap,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Disk {
     pub site: SiteId,
     opened_at: u64,
@@ -197,6 +197,11 @@ impl Disk {
         }
         self.opened_at = self.held(new);
         frames
+    }
+
+    /// The same disk as another node's, which goes on under the site id `site`.
+    pub fn written_by(self, site: SiteId) -> Self {
+        Self { site, opened_at: 0, logs: self.logs }
     }
 
     /// Each site, how much of it is held, and its rows with version and content.

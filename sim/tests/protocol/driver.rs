@@ -12,7 +12,7 @@ use mychat_replication::{
 use mychat_sim::virtual_time::{Driver, Stage, Time, id, millis, number};
 
 use crate::{
-    disk::{Outcome, change, retirement},
+    disk::{Disk, Outcome, change, retirement},
     history::Fresh,
     world::{AtNode, Happening, Node, Process, World},
 };
@@ -29,6 +29,7 @@ pub enum Op {
     Apply { frames: Vec<Arc<Frame>> },
     Renew,
     Retire { site: SiteId },
+    Adopt { copy: Box<Disk> },
 }
 
 impl World {
@@ -141,7 +142,7 @@ impl World {
         self.on_disk(node, Op::Renew);
     }
 
-    fn on_disk(&mut self, node: usize, operation: Op) {
+    pub fn on_disk(&mut self, node: usize, operation: Op) {
         let takes = self.stage.chance.upto(self.conditions.disk_delay);
         let now = self.stage.now();
         let Some(process) = self.process(node) else { return };
@@ -152,7 +153,7 @@ impl World {
     }
 
     /// Tells the core of something that the disk has done; the news keep their order.
-    fn news(&mut self, node: usize, event: Event) {
+    pub fn news(&mut self, node: usize, event: Event) {
         let takes = self.stage.chance.upto(self.conditions.news_delay);
         let now = self.stage.now();
         let Some(process) = self.process(node) else { return };
@@ -161,13 +162,13 @@ impl World {
         self.stage.tell(node, delay, event);
     }
 
-    fn committed(&mut self, node: usize, mut frames: Vec<Arc<Frame>>) {
+    pub fn committed(&mut self, node: usize, mut frames: Vec<Arc<Frame>>, local: bool) {
         if self.healed.is_none() && self.stage.chance.happens(self.conditions.missed_news) {
             self.stage.count("news of a commit missed");
             frames.clear();
         }
         let vector = Arc::new(self.nodes[node].disk.vector());
-        self.news(node, Event::Committed { frames, vector });
+        self.news(node, Event::Committed { frames, vector, local });
     }
 
     /// The disk has done the next operation.
@@ -182,7 +183,7 @@ impl World {
                 let frame = self.nodes[node].disk.write(changes);
                 self.stage.count("commit");
                 self.note_version(node, &frame);
-                self.committed(node, vec![frame]);
+                self.committed(node, vec![frame], true);
             }
             Op::Apply { .. } if refuses => {
                 self.stage.count("batch refused");
@@ -196,7 +197,7 @@ impl World {
                 let frame = disk.write(vec![row]);
                 self.stage.count("former site retired further");
                 self.note_version(node, &frame);
-                self.committed(node, vec![frame]);
+                self.committed(node, vec![frame], true);
             }
             Op::Renew => {
                 let old = self.nodes[node].disk.site;
@@ -206,20 +207,27 @@ impl World {
                     self.stage.count("version went over to the new site");
                     self.note_version(node, &frame);
                 }
-                let disk = &mut self.nodes[node].disk;
-                if disk.held(old) > 0 {
-                    let row = retirement(old, disk.held(old), new, id(node));
-                    let frame = disk.write(vec![row]);
-                    self.note_version(node, &frame);
-                    self.committed(node, vec![frame]);
-                }
-                self.note_lost();
-                (self.nodes[node].in_doubt, self.nodes[node].deceived) = (false, false);
-                self.stage.renewed(node);
-                let vector = Arc::new(self.nodes[node].disk.vector());
-                self.news(node, Event::SiteRenewed { site: new, vector });
+                self.goes_on(node, old);
             }
+            Op::Adopt { copy } => self.adopts(node, *copy),
         }
+    }
+
+    /// A disk that was written under the site id `old` is written under another one from now on.
+    pub fn goes_on(&mut self, node: usize, old: SiteId) {
+        let disk = &mut self.nodes[node].disk;
+        let new = disk.site;
+        if disk.held(old) > 0 {
+            let row = retirement(old, disk.held(old), new, id(node));
+            let frame = disk.write(vec![row]);
+            self.note_version(node, &frame);
+            self.committed(node, vec![frame], true);
+        }
+        self.note_lost();
+        (self.nodes[node].in_doubt, self.nodes[node].deceived) = (false, false);
+        self.stage.renewed(node);
+        let vector = Arc::new(self.nodes[node].disk.vector());
+        self.news(node, Event::SiteRenewed { site: new, vector });
     }
 
     /// Judges a version that a node has just written (I2).
@@ -269,7 +277,7 @@ impl World {
             }
         }
         if !applied.is_empty() {
-            self.committed(node, applied);
+            self.committed(node, applied, false);
         }
         self.news(node, Event::Applied { ok: true });
     }
@@ -285,7 +293,11 @@ impl World {
     }
 
     pub fn write(&mut self, node: usize) {
-        if !self.stage.process(node).is_some_and(|process| !process.paused && process.core.is_settled()) {
+        let takes_snapshot = self.process(node).is_some_and(|process| process.snapshot);
+        let may = |process: &mychat_sim::virtual_time::Process<AtNode>| {
+            !process.paused && process.core.is_settled() && !takes_snapshot
+        };
+        if !self.stage.process(node).is_some_and(|process| may(process)) {
             return;
         }
         let (versions, size) = if self.stage.chance.happens(self.conditions.burst) {
@@ -374,6 +386,10 @@ impl Driver for World {
             }
             AtNode::ReadLog { name, site, after } => self.read_log(node, name, site, after),
             AtNode::Disk => self.operate(node),
+            AtNode::AsksForSnapshot { peer, tries, takes } => {
+                self.asks_for_snapshot(node, peer, tries, takes)
+            }
+            AtNode::HasSnapshot { copy } => self.has_snapshot(node, copy),
         }
     }
 

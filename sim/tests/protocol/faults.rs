@@ -16,7 +16,7 @@ impl World {
         let node = self.stage.chance.index(nodes);
         let peer = (node + 1 + self.stage.chance.index(nodes - 1)) % nodes;
         let lasts = self.stage.chance.between(millis(50), millis(4_000));
-        match self.stage.chance.below(16) {
+        match self.stage.chance.below(18) {
             0 | 1 => {
                 self.stage.count("partition of two");
                 self.stage.block(node, peer, lasts);
@@ -60,6 +60,7 @@ impl World {
                     self.stage.count("disk refuses");
                 }
             }
+            12 => self.takes_snapshot(node, peer, lasts / 2),
             _ => {
                 self.stage.count("disk copied");
                 self.nodes[node].copy = Some(self.nodes[node].disk.clone());

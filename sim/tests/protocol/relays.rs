@@ -69,7 +69,7 @@ fn a_relay_that_dies_costs_no_time_the_next_is_asked_from_the_same_integer() {
     let frame = some_frame(FAR, 1, 10);
     tell(&mut core, Event::Received { stream, frame: frame.clone() }, at(10));
     let held = std::sync::Arc::new(vector(&[(FAR, 1)]));
-    tell(&mut core, Event::Committed { frames: vec![frame], vector: held }, at(10));
+    tell(&mut core, Event::Committed { frames: vec![frame], vector: held, local: false }, at(10));
     tell(&mut core, Event::Applied { ok: true }, at(10));
     let actions = tell(&mut core, Event::PeerDown { peer: node(0x10) }, at(20));
     assert_eq!(asked(&actions, FAR), Some((node(0x12), 1)));

@@ -158,7 +158,7 @@ fn any_peer_serves_any_sites_log() {
     // And what comes in for it from then on is passed on at once.
     let frame = some_frame(WRITER, 4, 10);
     let vector = std::sync::Arc::new(crate::directed::vector(&[(WRITER, 4)]));
-    let actions = tell(&mut core, Event::Committed { frames: vec![frame], vector }, at(40));
+    let actions = tell(&mut core, Event::Committed { frames: vec![frame], vector, local: false }, at(40));
     assert!(matches!(actions[..], [Action::Send { stream: to, .. }] if to == follower), "{actions:?}");
 }
 
@@ -172,7 +172,7 @@ fn take_one(
     let frame = some_frame(WRITER, version, 10);
     tell(core, Event::Received { stream, frame: frame.clone() }, now);
     let vector = std::sync::Arc::new(crate::directed::vector(&[(WRITER, version)]));
-    tell(core, Event::Committed { frames: vec![frame], vector }, now);
+    tell(core, Event::Committed { frames: vec![frame], vector, local: false }, now);
     tell(core, Event::Applied { ok: true }, now);
 }
 

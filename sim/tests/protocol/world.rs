@@ -132,6 +132,15 @@ pub enum AtNode {
     },
     /// The next operation of the disk is done.
     Disk,
+    /// A peer is asked for a snapshot, and may have to be asked again.
+    AsksForSnapshot {
+        peer: usize,
+        tries: u32,
+        takes: Time,
+    },
+    HasSnapshot {
+        copy: Box<Disk>,
+    },
 }
 
 /// Something that happens elsewhere.
@@ -159,6 +168,8 @@ pub struct Process {
     pub reading: BTreeSet<StreamId>,
     /// The judge's own lists: received of a site on a stream, and not yet on the disk.
     pub unapplied: BTreeMap<(SiteId, StreamId), Vec<(u64, usize)>>,
+    /// Whether it is taking a snapshot, and so follows nothing and takes no writes.
+    pub snapshot: bool,
     /// What the judge knows about its settling.
     pub renewing: bool,
     pub settled: bool,
