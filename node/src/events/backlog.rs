@@ -13,6 +13,7 @@ use super::{
     Cursor, Cursors, Item, Only,
     cursor::prefix,
     recent::{Past, PastVersion, Piece, Recent},
+    told_as,
 };
 use crate::{
     http::Problem,
@@ -45,9 +46,11 @@ pub struct Backlog {
     sites: Vec<SiteLog>,
 }
 
-/// How many versions of `vector` a client with this cursor lacks.
+/// How many versions of `vector` there are in which a client with this cursor may be told something, for the first time
+/// or once more.
 pub fn missed(cursor: &Cursor, vector: &VersionVector) -> u64 {
-    vector.iter().map(|(site, version)| version.0.saturating_sub(cursor.seen(prefix(site)))).sum()
+    let missed = vector.iter().map(|(site, version)| version.0.saturating_sub(cursor.told(prefix(site))));
+    missed.fold(0, u64::saturating_add)
 }
 
 impl Backlog {
@@ -57,11 +60,12 @@ impl Backlog {
         cursors: Cursors,
         account: AccountId,
         only: Option<Only>,
-        cursor: Cursor,
+        mut cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
+        cursor.comes_to(until);
         let sites = until.iter().map(|(site, end)| {
-            let read_to = Version(cursor.seen(prefix(site)));
+            let read_to = Version(cursor.told(prefix(site)));
             SiteLog { site, read_to, end, piece: None, next: (0, 0), last_at: Stamp::default(), head: None }
         });
         let sites = sites.filter(|log| log.read_to < log.end).collect();
@@ -93,8 +97,9 @@ impl Backlog {
         let log = &mut self.sites[at];
         let (site, head) = (log.site, log.head.take());
         let Some((version, past)) = log.at_next() else { return Ok(None) };
-        let (version, kind, json) = (version.version, past.event.kind, past.json.clone());
-        let sequence = past.sequence;
+        let place = (site, version.version.0, past.sequence);
+        let Some(kind) = told_as(&past.event, &self.cursor, place) else { return Ok(None) };
+        let (version, sequence, json) = (version.version, past.sequence, past.json.clone());
         log.last_at = head.unwrap_or(log.last_at);
         log.next.1 += 1;
         // The last event of a version that the client hears of carries the cursor behind it.
@@ -147,7 +152,8 @@ impl Backlog {
         let log = &mut self.sites[at];
         while let Some((version, past)) = log.at_next() {
             let sees = super::sees(&past.event, self.account, spaces, self.only.as_deref());
-            if sees && !self.cursor.has_seen(prefix(log.site), version.version.0, past.sequence) {
+            let place = (log.site, version.version.0, past.sequence);
+            if sees && told_as(&past.event, &self.cursor, place).is_some() {
                 return true;
             }
             log.next.1 += 1;
