@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Versions that a client may have missed; one that lacks more is told to read the history again.
-pub const MAX_MISSED: u64 = 200_000;
+const MAX_MISSED: u64 = 200_000;
 
 /// The rest of one site's log.
 struct SiteLog {
@@ -46,11 +46,11 @@ pub struct Backlog {
     sites: Vec<SiteLog>,
 }
 
-/// How many versions of `vector` there are in which a client with this cursor may be told something, for the first time
-/// or once more.
-pub fn missed(cursor: &Cursor, vector: &VersionVector) -> u64 {
+/// Whether there are too many versions of `vector` in which a client with this cursor may be told something, be it for the
+/// first time or once more.
+pub fn is_too_far_behind(cursor: &Cursor, vector: &VersionVector) -> bool {
     let missed = vector.iter().map(|(site, version)| version.0.saturating_sub(cursor.told(prefix(site))));
-    missed.fold(0, u64::saturating_add)
+    missed.fold(0, u64::saturating_add) > MAX_MISSED
 }
 
 impl Backlog {
@@ -167,5 +167,32 @@ impl SiteLog {
     fn at_next(&self) -> Option<(&PastVersion, &Past)> {
         let version = self.piece.as_ref()?.versions.get(self.next.0)?;
         Some((version, version.events.get(self.next.1)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i7_bounded_what_is_told_once_more_counts_for_how_far_behind_a_client_is() {
+        let vector = |versions: [u64; 2]| -> VersionVector {
+            versions
+                .into_iter()
+                .zip(1..)
+                .map(|(version, site)| (SiteId([site; 16]), Version(version)))
+                .collect()
+        };
+        let held = vector([MAX_MISSED + 1, 5]);
+        assert!(is_too_far_behind(&Cursor::from(&vector([0, 5])), &held));
+        assert!(!is_too_far_behind(&Cursor::from(&vector([1, 5])), &held));
+        // It has seen all, and was then told something by a node that had nothing of the first site.
+        let mut cursor = Cursor::from(&held);
+        assert!(!is_too_far_behind(&cursor, &held));
+        cursor.comes_to(&vector([0, 6]));
+        assert!(is_too_far_behind(&cursor, &held));
+        cursor.advance(prefix(SiteId([1; 16])), 1);
+        assert!(!is_too_far_behind(&cursor, &held));
+        assert!(is_too_far_behind(&cursor, &vector([MAX_MISSED + 1, 6])), "and what is new besides");
     }
 }

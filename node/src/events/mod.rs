@@ -9,7 +9,8 @@
 //! and makes [`Event`]s of them. An event is encoded once, with the [`Cursor`] of a client that has seen everything up
 //! to it, and the same bytes are queued for every stream that may see it by the membership that this node holds at
 //! that moment (invariant I6). A client that comes with a cursor, from this node or another, is registered first and
-//! then gets what the logs have between its cursor and that point (I5): no gap, and nothing twice.
+//! then gets what the logs have between its cursor and that point (I5): no gap, and nothing twice, but for what it may not
+//! show any more since it was at a node that lacked it (`cursor/doubts.rs`).
 
 mod audience;
 mod backlog;

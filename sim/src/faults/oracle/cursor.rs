@@ -25,8 +25,11 @@ pub struct Seen {
     /// How many bits there are of each mix, and the versions by these bits.
     mixes: Option<(u32, BTreeMap<u64, u64>)>,
     /// Of which sites that which was seen after a version is in doubt.
-    doubts: Vec<(Doubted, u64)>,
+    doubts: Doubts,
 }
+
+/// Sites with the versions after which what was seen of them is in doubt.
+type Doubts = Vec<(Doubted, u64)>;
 
 /// A site in doubt.
 #[derive(Debug, Clone)]
@@ -197,7 +200,7 @@ impl Seen {
 }
 
 /// What is in doubt, and the rest of the cursor.
-fn doubts(bytes: &[u8]) -> Option<(Vec<(Doubted, u64)>, &[u8])> {
+fn doubts(bytes: &[u8]) -> Option<(Doubts, &[u8])> {
     let (4, mut rest) = bytes.split_first()? else { return Some((Vec::new(), bytes)) };
     let mut doubts = Vec::new();
     for _ in 0..number(&mut rest)? {

@@ -345,3 +345,55 @@ pub fn told<'c>(
 fn name(id: Id) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: Id = [1; 16];
+    const MESSAGE: Id = [2; 16];
+    const READER: Id = [3; 16];
+
+    /// A reader that has been told of a message, and then of more.
+    fn reader(more: &[Told<'_>]) -> Client {
+        let mut client = Client::new(READER);
+        client.stream = Some(Stream { may: [MESSAGE].into(), spaces: [SPACE].into(), ..Stream::default() });
+        let created = told("message.created", "one", &[]);
+        for told in std::iter::once(&created).chain(more) {
+            client.gets(told).expect("it may hear of that");
+        }
+        client
+    }
+
+    fn told(kind: &'static str, body: &'static str, emoji: &[&str]) -> Told<'static> {
+        Told {
+            kind,
+            space: Some(SPACE),
+            message: Some(MESSAGE),
+            body,
+            deleted: kind == "message.deleted",
+            reactions: emoji.iter().map(|emoji| (READER, (*emoji).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn the_last_that_a_reader_is_told_must_be_the_truth() {
+        let truth = |text: Option<&str>, emoji: &[&str]| Messages {
+            texts: [(MESSAGE, text.map(str::to_owned))].into(),
+            reactions: [(MESSAGE, told("", "", emoji).reactions)].into(),
+        };
+        let judged = |client: &Client, truth: &Messages| client.knows(&Ledger::default(), truth).is_ok();
+        let edited =
+            reader(&[told("message.edited", "three", &["x"]), told("message.edited", "two", &["x"])]);
+        assert!(judged(&edited, &truth(Some("two"), &["x"])));
+        assert!(!judged(&edited, &truth(Some("three"), &["x"])), "what was older came last");
+        assert!(!judged(&edited, &truth(None, &["x"])));
+        assert!(!judged(&edited, &truth(Some("two"), &[])));
+        let reacted = reader(&[told("reaction.removed", "", &["x"]), told("reaction.added", "", &["x"])]);
+        assert!(judged(&reacted, &truth(Some("one"), &["x"])));
+        assert!(!judged(&reacted, &truth(Some("one"), &[])));
+        assert!(!judged(&reacted, &truth(Some("one"), &["x", "y"])));
+        let deleted = reader(&[told("reaction.added", "", &["x"]), told("message.deleted", "", &[])]);
+        assert!(judged(&deleted, &truth(None, &["x"])), "nobody is shown the reactions to it");
+    }
+}
