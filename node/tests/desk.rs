@@ -9,10 +9,10 @@ use std::{
 use futures_util::FutureExt;
 use mychat_node::{
     derive::{Derived, schema},
-    events::{Cursor, Desk, Unreadable},
+    events::{Cursor, Desk, Reader, Unreadable},
     http::Problem,
-    ids::{AccountId, SessionId, SpaceId},
-    messages::call::{Draft, Text, delete, edit, send},
+    ids::{AccountId, MessageId, SessionId, SpaceId},
+    messages::call::{Draft, Text, delete, edit, react, send, unreact},
     spaces,
 };
 use mychat_replication::{
@@ -174,6 +174,222 @@ fn a_client_that_was_told_of_an_older_edit_hears_again_of_the_one_that_it_knew()
         let says = if deletes { "event: message.deleted" } else { "\"three\"" };
         assert!(latest.len() == 1 && latest[0].contains(says), "{latest:?}");
     }
+}
+
+/// Five nodes that have a space and two messages by the first of them.
+struct Scene {
+    nodes: [Node; 5],
+    me: AccountId,
+    space: SpaceId,
+    messages: [MessageId; 2],
+    _folder: tempfile::TempDir,
+}
+
+/// What the first and the second of two writes do to a message.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Edits,
+    EditsAndDeletes,
+    Reacts,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nodes = ["a.db", "b.db", "c.db", "d.db", "e.db"].map(|name| Node::open(folder.path(), name));
+        let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
+        let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
+        let [a, others @ ..] = &mut nodes;
+        a.write(move |batch| {
+            spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
+            Ok(())
+        });
+        let messages = [7, 8].map(|random| {
+            let text = Text { body: "one".into(), html: String::new(), mentions: Vec::new() };
+            let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random };
+            a.write(move |batch| send(batch, space, draft)).id
+        });
+        others.iter_mut().for_each(|other| other.take_all(a));
+        Self { nodes, me, space, messages, _folder: folder }
+    }
+
+    /// A node changes a message, for the first or for the second time; the second overrules the first.
+    fn change(&mut self, node: usize, message: usize, change: Change, second: bool) {
+        let (me, space, message) = (self.me, self.space, self.messages[message]);
+        let body = if second { "three" } else { "two" };
+        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let node = &mut self.nodes[node];
+        match (change, second) {
+            (Change::EditsAndDeletes, true) => {
+                node.write(move |batch| delete(batch, space, message, me));
+            }
+            (Change::Edits | Change::EditsAndDeletes, _) => {
+                node.write(move |batch| edit(batch, space, message, me, text));
+            }
+            (Change::Reacts, _) => {
+                node.write(move |batch| react(batch, space, message, me, "x"));
+                // It knows of no other than its own.
+                if second {
+                    node.write(move |batch| unreact(batch, space, message, me, "x"));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, node: usize, from: usize, upto: u64) {
+        let site = self.nodes[from].store.site();
+        let [node, from] = self.nodes.get_disjoint_mut([node, from]).unwrap();
+        node.take(from, site, upto);
+    }
+
+    /// What a client is told that opens a stream at a node, while the node takes over logs of others up to some version;
+    /// and the cursor that it leaves with, which is that of a sign of life.
+    fn visit(&mut self, node: usize, cursor: &str, takes: &[(usize, u64)]) -> (Vec<String>, String) {
+        let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
+        let mut commits = self.nodes[node].store.commits();
+        let desk = Desk::new(self.nodes[node].store.clone());
+        let mut reader = desk.open(self.me, session, Some(cursor)).expect("a cursor").expect("a stream");
+        assert_eq!(reader.start(), cursor);
+        let (mut told, mut last) = (Vec::new(), cursor.to_owned());
+        let mut hear = |reader: &mut Reader| {
+            loop {
+                let missed = reader.is_behind();
+                let items = reader.take().expect("the stream goes on");
+                for item in &items {
+                    last = item.id.clone().expect("a cursor");
+                    told.extend((item.kind != "ping").then(|| format!("{} {}", item.kind, item.data)));
+                }
+                if items.is_empty() && !missed {
+                    return;
+                }
+            }
+        };
+        hear(&mut reader);
+        for (from, upto) in takes {
+            self.take(node, *from, *upto);
+            desk.tell(Some(std::iter::from_fn(|| commits.try_recv().ok()).collect()));
+            hear(&mut reader);
+        }
+        desk.ping();
+        hear(&mut reader);
+        (told, last)
+    }
+
+    /// All that a node holds.
+    fn all(&self, node: usize) -> String {
+        Cursor::from(self.nodes[node].store.vector().as_ref()).to_string()
+    }
+}
+
+/// Whether these are an event about each of so many changes, and no more.
+fn says(told: &[String], change: Change, second: bool, times: usize) -> bool {
+    let sign = match (change, second) {
+        (Change::EditsAndDeletes, true) => "message.deleted",
+        (Change::Reacts, false) => "reaction.added",
+        (Change::Reacts, true) => "reaction.removed",
+        (_, false) => "\"two\"",
+        (_, true) => "\"three\"",
+    };
+    told.len() == times && told.iter().all(|event| event.contains(sign))
+}
+
+const CHANGES: [Change; 3] = [Change::Edits, Change::EditsAndDeletes, Change::Reacts];
+const ALL: u64 = u64::MAX;
+
+#[test]
+fn i5_a_client_that_leaves_the_node_that_told_it_something_older_hears_elsewhere_of_what_it_knew() {
+    // Whether the node has what is older before the client comes, or it arrives meanwhile.
+    for (change, early) in CHANGES.into_iter().flat_map(|change| [(change, false), (change, true)]) {
+        let mut scene = Scene::new();
+        scene.change(1, 0, change, false);
+        scene.change(0, 0, change, true);
+        let knows = scene.all(0);
+        if early {
+            scene.take(2, 1, ALL);
+        }
+        let (older, cursor) = scene.visit(2, &knows, if early { &[] } else { &[(1, ALL)] });
+        assert!(says(&older, change, false, 1), "{change:?}: {older:?}");
+        // From the log of one that has both, or as it arrives at one that has neither.
+        scene.take(3, 1, ALL);
+        scene.take(3, 0, ALL);
+        let (latest, after) = scene.visit(3, &cursor, &[]);
+        assert!(says(&latest, change, true, 1), "{change:?}: {latest:?}");
+        assert_eq!(after, scene.all(3), "nothing is in doubt any more");
+        let (latest, after) = scene.visit(4, &cursor, &[(0, ALL), (1, ALL)]);
+        assert!(says(&latest, change, true, 1), "{change:?}: {latest:?}");
+        assert_eq!(after, scene.all(4));
+        assert_eq!(scene.visit(3, &after, &[]), (Vec::new(), after.clone()));
+    }
+}
+
+#[test]
+fn i5_what_was_told_by_a_node_that_lacked_something_is_in_doubt_where_a_part_of_that_is_lacked() {
+    for change in CHANGES {
+        let mut scene = Scene::new();
+        for message in 0..2 {
+            scene.change(1, message, change, false);
+        }
+        scene.change(0, 0, change, true);
+        let first = scene.nodes[0].store.vector().get(scene.nodes[0].store.site()).0;
+        scene.change(0, 1, change, true);
+        let knows = scene.all(0);
+        let (older, cursor) = scene.visit(2, &knows, &[(1, ALL)]);
+        assert!(says(&older, change, false, 2), "{change:?}: {older:?}");
+        // This one has what overrules one of the two; the rest comes while the client is there.
+        scene.take(3, 1, ALL);
+        scene.take(3, 0, first);
+        let (latest, after) = scene.visit(3, &cursor, &[(0, ALL)]);
+        assert!(says(&latest, change, true, 2), "{change:?}: {latest:?}");
+        assert_eq!(after, scene.all(3));
+        // Or the client leaves this one too.
+        scene.take(4, 0, first);
+        let (latest, cursor) = scene.visit(4, &cursor, &[(1, ALL)]);
+        assert!(says(&latest[..1], change, true, 1), "{change:?}: {latest:?}");
+        // What is older of the other is the latest that it has.
+        assert!(says(&latest[1..], change, false, 1), "{change:?}: {latest:?}");
+        let (latest, after) = scene.visit(3, &cursor, &[]);
+        assert!(says(&latest, change, true, 1), "{change:?}: {latest:?}");
+        assert_eq!(after, scene.all(3));
+    }
+}
+
+#[test]
+fn i5_what_is_in_doubt_stays_so_over_several_nodes_that_lack_it() {
+    for change in CHANGES {
+        let mut scene = Scene::new();
+        scene.change(1, 0, change, false);
+        scene.change(0, 0, change, true);
+        let (older, cursor) = scene.visit(2, &scene.all(0), &[(1, ALL)]);
+        assert!(says(&older, change, false, 1), "{change:?}: {older:?}");
+        // The next one lacks both, and yet another has what is older only.
+        let (nothing, cursor) = scene.visit(4, &cursor, &[]);
+        assert!(nothing.is_empty(), "{change:?}: {nothing:?}");
+        scene.take(3, 1, ALL);
+        let (nothing, cursor) = scene.visit(3, &cursor, &[]);
+        assert!(nothing.is_empty(), "{change:?}: {nothing:?}");
+        scene.take(0, 1, ALL);
+        let (latest, after) = scene.visit(0, &cursor, &[]);
+        assert!(says(&latest, change, true, 1), "{change:?}: {latest:?}");
+        assert_eq!(after, scene.all(0));
+    }
+}
+
+#[test]
+fn i5_a_client_hears_elsewhere_of_an_edit_that_its_node_had_before_the_message() {
+    let mut scene = Scene::new();
+    let (me, space) = (scene.me, scene.space);
+    let text = |body: &str| Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+    let draft =
+        Draft { author: me, text: text("new"), client_id: None, reply_to: None, thread: None, random: 9 };
+    scene.messages[0] = scene.nodes[0].write(move |batch| send(batch, space, draft)).id;
+    let knows = scene.all(0);
+    scene.take(1, 0, ALL);
+    scene.change(1, 0, Change::Edits, false);
+    let (nothing, cursor) = scene.visit(2, &knows, &[(1, ALL)]);
+    assert!(nothing.is_empty(), "nothing can be said of the edit alone: {nothing:?}");
+    let (told, after) = scene.visit(1, &cursor, &[]);
+    assert!(says(&told, Change::Edits, false, 1) && told[0].starts_with("message.edited"), "{told:?}");
+    assert_eq!(after, scene.all(1));
 }
 
 #[test]

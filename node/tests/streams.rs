@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mychat_node::{Listen, Node, NodeConfig};
+use mychat_node::{Listen, Node, NodeConfig, events::Cursor};
 use mychat_replication::cluster::ClusterKey;
 use serde_json::{Value, json};
 use tokio::{
@@ -191,6 +191,29 @@ async fn a_plain_stream_is_taken_over_and_tells_what_happens() {
         assert_eq!(reader.next().await, None);
     }
     eventually("all are forgotten", || node.app().condition.open_streams() == 0).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_a_taken_over_stream_tells_once_more_what_is_in_doubt_and_goes_on() {
+    let (node, _folder) = start(DEADLINE).await;
+    let ada = Person::sign_up(node.http_addr(), "ada").await;
+    let mut reader = ada.listen().await;
+    ada.say("one").await;
+    let (_, one) = reader.next().await.expect("an event");
+    let path = format!("/v1/spaces/{}/messages/{}", ada.space, one["id"].as_str().expect("an id"));
+    let before = node.app().store.vector();
+    let (status, _) = call(ada.at, "PATCH", &path, &ada.token, &json!({ "body": "two" })).await;
+    assert_eq!(status, 200);
+    let mut cursor = Cursor::from(node.app().store.vector().as_ref());
+    cursor.doubt_beyond(&before);
+    let tcp = TcpStream::connect(ada.at).await.expect("a connection");
+    let mut again = Reader::open(tcp, &ada.head(&cursor.to_string())).await;
+    let (kind, data) = again.next().await.expect("an event");
+    assert_eq!((kind.as_str(), &data["body"]), ("message.edited", &json!("two")));
+    ada.say("three").await;
+    again.hears("three").await;
+    assert_eq!(again.cursor, Cursor::from(node.app().store.vector().as_ref()).to_string());
     node.shutdown().await;
 }
 

@@ -23,6 +23,7 @@ const MUST_HAPPEN: &[&str] = &[
     "acknowledged version found on every node",
     "crash within a commit",
     "cursor moved to another node",
+    "cursor with something in doubt",
     "datagram came twice",
     "datagram lost",
     "event from the log",

@@ -13,6 +13,7 @@ use super::{
     Cursor, Cursors, Item, Only,
     cursor::prefix,
     recent::{Past, PastVersion, Piece, Recent},
+    told_as,
 };
 use crate::{
     http::Problem,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Versions that a client may have missed; one that lacks more is told to read the history again.
-pub const MAX_MISSED: u64 = 200_000;
+const MAX_MISSED: u64 = 200_000;
 
 /// The rest of one site's log.
 struct SiteLog {
@@ -45,9 +46,11 @@ pub struct Backlog {
     sites: Vec<SiteLog>,
 }
 
-/// How many versions of `vector` a client with this cursor lacks.
-pub fn missed(cursor: &Cursor, vector: &VersionVector) -> u64 {
-    vector.iter().map(|(site, version)| version.0.saturating_sub(cursor.seen(prefix(site)))).sum()
+/// Whether there are too many versions of `vector` in which a client with this cursor may be told something, be it for the
+/// first time or once more.
+pub fn is_too_far_behind(cursor: &Cursor, vector: &VersionVector) -> bool {
+    let missed = vector.iter().map(|(site, version)| version.0.saturating_sub(cursor.told(prefix(site))));
+    missed.fold(0, u64::saturating_add) > MAX_MISSED
 }
 
 impl Backlog {
@@ -57,11 +60,12 @@ impl Backlog {
         cursors: Cursors,
         account: AccountId,
         only: Option<Only>,
-        cursor: Cursor,
+        mut cursor: Cursor,
         until: &VersionVector,
     ) -> Self {
+        cursor.comes_to(until);
         let sites = until.iter().map(|(site, end)| {
-            let read_to = Version(cursor.seen(prefix(site)));
+            let read_to = Version(cursor.told(prefix(site)));
             SiteLog { site, read_to, end, piece: None, next: (0, 0), last_at: Stamp::default(), head: None }
         });
         let sites = sites.filter(|log| log.read_to < log.end).collect();
@@ -93,8 +97,9 @@ impl Backlog {
         let log = &mut self.sites[at];
         let (site, head) = (log.site, log.head.take());
         let Some((version, past)) = log.at_next() else { return Ok(None) };
-        let (version, kind, json) = (version.version, past.event.kind, past.json.clone());
-        let sequence = past.sequence;
+        let place = (site, version.version.0, past.sequence);
+        let Some(kind) = told_as(&past.event, &self.cursor, place) else { return Ok(None) };
+        let (version, sequence, json) = (version.version, past.sequence, past.json.clone());
         log.last_at = head.unwrap_or(log.last_at);
         log.next.1 += 1;
         // The last event of a version that the client hears of carries the cursor behind it.
@@ -147,7 +152,8 @@ impl Backlog {
         let log = &mut self.sites[at];
         while let Some((version, past)) = log.at_next() {
             let sees = super::sees(&past.event, self.account, spaces, self.only.as_deref());
-            if sees && !self.cursor.has_seen(prefix(log.site), version.version.0, past.sequence) {
+            let place = (log.site, version.version.0, past.sequence);
+            if sees && told_as(&past.event, &self.cursor, place).is_some() {
                 return true;
             }
             log.next.1 += 1;
@@ -161,5 +167,32 @@ impl SiteLog {
     fn at_next(&self) -> Option<(&PastVersion, &Past)> {
         let version = self.piece.as_ref()?.versions.get(self.next.0)?;
         Some((version, version.events.get(self.next.1)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i7_bounded_what_is_told_once_more_counts_for_how_far_behind_a_client_is() {
+        let vector = |versions: [u64; 2]| -> VersionVector {
+            versions
+                .into_iter()
+                .zip(1..)
+                .map(|(version, site)| (SiteId([site; 16]), Version(version)))
+                .collect()
+        };
+        let held = vector([MAX_MISSED + 1, 5]);
+        assert!(is_too_far_behind(&Cursor::from(&vector([0, 5])), &held));
+        assert!(!is_too_far_behind(&Cursor::from(&vector([1, 5])), &held));
+        // It has seen all, and was then told something by a node that had nothing of the first site.
+        let mut cursor = Cursor::from(&held);
+        assert!(!is_too_far_behind(&cursor, &held));
+        cursor.comes_to(&vector([0, 6]));
+        assert!(is_too_far_behind(&cursor, &held));
+        cursor.advance(prefix(SiteId([1; 16])), 1);
+        assert!(!is_too_far_behind(&cursor, &held));
+        assert!(is_too_far_behind(&cursor, &vector([MAX_MISSED + 1, 6])), "and what is new besides");
     }
 }

@@ -16,8 +16,12 @@
 //! whole. A node that lacks a version which retires sites can't read such a cursor yet ([`Unreadable::Unknown`]); it
 //! waits a little, and then has the client begin anew (`reset`). So does, at once, a node of a release that does not know
 //! the format.
+//!
+//! A client that has gone on at a node which lacks some of what it has seen may have been told less than it knew. Its
+//! cursor says of which versions that is so, in front of the rest (a fourth format; `cursor/doubts.rs`).
 
 mod compact;
+mod doubts;
 mod retired;
 #[cfg(test)]
 mod tests;
@@ -30,6 +34,7 @@ use mychat_replication::log::{SiteId, Version, VersionVector};
 
 use self::{
     compact::{Bits, Marked, Reader},
+    doubts::{DOUBTFUL, Doubts, Site},
     retired::Short,
 };
 pub use self::{retired::Retired, written::Cursors};
@@ -57,6 +62,8 @@ pub struct Cursor {
     marked: Option<Box<Marked>>,
     /// A version of which only the beginning is seen.
     part: Option<Part>,
+    /// What of it is in doubt.
+    doubts: Doubts,
 }
 
 /// The beginning of a version.
@@ -84,10 +91,33 @@ impl Cursor {
     /// See [`Unreadable`].
     pub fn read(text: &str, vector: &VersionVector, retired: &Retired) -> Result<Self, Unreadable> {
         let (mut cursor, check) = Self::parse(text)?;
-        let Some(marked) = cursor.marked.take() else { return Ok(cursor) };
+        if let Some(marked) = cursor.marked.take() {
+            cursor.name(*marked, check, vector, retired)?;
+        }
+        // A doubt of what is not seen is none.
+        let mut doubts = std::mem::take(&mut cursor.doubts);
+        cursor.entries.iter().for_each(|(site, _)| doubts.name(*site));
+        doubts.keep(|site| match site {
+            Site::Known(site) => cursor.reach(site),
+            Site::Marked(bits, mark) => {
+                cursor.marked.as_ref().and_then(|rest| rest.version_at(bits, mark)).unwrap_or(0)
+            }
+        });
+        cursor.doubts = doubts;
+        Ok(cursor)
+    }
+
+    /// Puts ids for the marks of sites that are known, and what was left out.
+    fn name(
+        &mut self,
+        marked: Marked,
+        check: Option<u32>,
+        vector: &VersionVector,
+        retired: &Retired,
+    ) -> Result<(), Unreadable> {
         let held = Self::from(vector);
         let (listed, rest) = marked.resolve(&held.entries)?;
-        cursor.entries = match check {
+        self.entries = match check {
             None => listed.iter().map(|entry| (entry.site, entry.version)).collect(),
             Some(check) => {
                 let knows_rows = listed.iter().all(|entry| held.seen(entry.site) >= entry.at)
@@ -98,14 +128,18 @@ impl Cursor {
                 retired.put_back(&Short { listed, check })?
             }
         };
-        cursor.marked = rest.map(Box::new);
-        Ok(cursor)
+        self.marked = rest.map(Box::new);
+        Ok(())
     }
 
     /// The cursor as a client keeps it, without the sites that other nodes put back.
     #[must_use]
     pub fn write(&self, retired: &Retired) -> String {
-        self.shortened(retired).map_or_else(|| self.to_string(), |bytes| URL_SAFE_NO_PAD.encode(bytes))
+        self.encode(self.shortened(retired).unwrap_or_else(|| self.whole()))
+    }
+
+    fn encode(&self, without_doubts: Vec<u8>) -> String {
+        URL_SAFE_NO_PAD.encode(self.doubts.write(without_doubts))
     }
 
     fn shortened(&self, retired: &Retired) -> Option<Vec<u8>> {
@@ -127,7 +161,14 @@ impl Cursor {
     /// The cursor of a client that has also seen the changes of `version` up to `sequence`.
     #[must_use]
     pub fn with_part(mut self, site: SiteId, version: Version, sequence: u32) -> Self {
-        self.part = Some(Part { site: prefix(site), version: version.0, sequence });
+        let site = prefix(site);
+        if version.0 <= self.seen(site) {
+            return self;
+        }
+        if let Some(before) = self.part.replace(Part { site, version: version.0, sequence }) {
+            let reach = self.reach(before.site);
+            self.doubts.raise(before.site, 0, reach);
+        }
         self
     }
 
@@ -141,7 +182,7 @@ impl Cursor {
             })
     }
 
-    /// Notes that everything of a site up to a version is seen.
+    /// Notes that everything of a site up to a version is seen, and has been told again where it was in doubt.
     pub fn advance(&mut self, site: SitePrefix, version: u64) {
         match self.entries.binary_search_by_key(&site, |entry| entry.0) {
             Ok(at) => self.entries[at].1 = self.entries[at].1.max(version),
@@ -155,11 +196,18 @@ impl Cursor {
         if self.part.is_some_and(|part| part.site == site && part.version <= version) {
             self.part = None;
         }
+        if !self.doubts.is_empty() {
+            let reach = self.reach(site);
+            self.doubts.raise(site, version, reach);
+        }
     }
 
     /// Takes a site off the list of those of which only a mark is known.
     fn unmark(&mut self, site: SitePrefix) -> u64 {
         let version = self.marked.as_mut().and_then(|marked| marked.take(site));
+        if version.is_some() {
+            self.doubts.name(site);
+        }
         if self.marked.as_ref().is_some_and(|marked| marked.len() == 0) {
             self.marked = None;
         }
@@ -188,13 +236,81 @@ impl Cursor {
         }
     }
 
+    /// The last version of a site of which the client has seen anything.
+    fn reach(&self, site: SitePrefix) -> u64 {
+        let begun = self.part.filter(|part| part.site == site).map_or(0, |part| part.version);
+        self.seen(site).max(begun)
+    }
+
+    /// The version of a site up to which there is nothing to tell the client, neither for the first time nor once more.
+    #[must_use]
+    pub fn told(&self, site: SitePrefix) -> u64 {
+        let seen = self.seen(site);
+        self.doubts.after(site).map_or(seen, |after| after.min(seen))
+    }
+
+    /// Whether what the client has seen of a version is in doubt: it is told once more how things are by that.
+    #[must_use]
+    pub fn doubts(&self, site: SitePrefix, version: u64) -> bool {
+        self.doubts.after(site).is_some_and(|after| version > after)
+    }
+
+    /// The client goes on at a node which has told its streams all that is in `held`. If there is something of it to tell
+    /// the client, what it has seen beyond that is in doubt from now on.
+    pub fn comes_to(&mut self, held: &VersionVector) {
+        if held.iter().any(|(site, version)| self.told(prefix(site)) < version.0) {
+            self.doubt_beyond(held);
+        }
+    }
+
+    /// The client is told something by a node that holds no more than this.
+    pub fn doubt_beyond(&mut self, held: &VersionVector) {
+        let held = Self::from(held);
+        let part = self.part.map(|part| (part.site, part.version));
+        for (site, version) in self.entries.iter().copied().chain(part) {
+            if version > held.seen(site) {
+                self.doubts.lower(Site::Known(site), held.seen(site));
+            }
+        }
+        if let Some(marked) = &self.marked {
+            for (bits, mark, version) in marked.not_covered_by(&held.entries) {
+                self.doubts.lower(Site::Marked(bits, mark), version);
+            }
+        }
+    }
+
     /// Whether a node with this vector holds everything that the cursor has seen.
     #[must_use]
     pub fn is_covered_by(&self, vector: &VersionVector) -> bool {
         let held = Self::from(vector);
         let part = self.part.map(|part| (part.site, part.version));
         self.entries.iter().copied().chain(part).all(|(site, version)| held.seen(site) >= version)
-            && self.marked.as_ref().is_none_or(|marked| marked.covered_by(&held.entries))
+            && self.marked.as_ref().is_none_or(|marked| marked.not_covered_by(&held.entries).next().is_none())
+    }
+
+    /// All sites, without the doubts.
+    fn whole(&self) -> Vec<u8> {
+        if self.marked.is_some() || self.entries.len() > PLAIN_SITES { self.compact() } else { self.plain() }
+    }
+
+    fn plain(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 + self.entries.len() * 12);
+        bytes.push(FORMAT);
+        put_varint(&mut bytes, self.entries.len() as u64);
+        for (site, version) in &self.entries {
+            bytes.extend_from_slice(site);
+            put_varint(&mut bytes, *version);
+        }
+        if let Some(part) = self.part {
+            let at = self.entries.iter().position(|(site, _)| *site == part.site);
+            put_varint(&mut bytes, at.unwrap_or(self.entries.len()) as u64);
+            if at.is_none() {
+                bytes.extend_from_slice(&part.site);
+            }
+            put_varint(&mut bytes, part.version.saturating_sub(self.seen(part.site)));
+            put_varint(&mut bytes, u64::from(part.sequence));
+        }
+        bytes
     }
 
     /// The short form.
@@ -234,7 +350,7 @@ impl Cursor {
         }
         bits.end()?;
         let marked = Some(Box::new(marked)).filter(|marked| marked.len() > 0);
-        Ok((Self { entries: Vec::new(), marked, part }, check))
+        Ok((Self { marked, part, ..Self::default() }, check))
     }
 
     fn parse(text: &str) -> Result<(Self, Option<u32>), Unreadable> {
@@ -242,11 +358,18 @@ impl Cursor {
             return Err(Unreadable::Malformed);
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable::Malformed)?;
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => Ok((Self::parse_plain(rest)?, None)),
-            Some((&format @ (COMPACT | SHORT), rest)) => Self::parse_marked(rest, format),
-            _ => Err(Unreadable::Malformed),
+        let mut rest = bytes.as_slice();
+        let mut doubts = Doubts::default();
+        if let Some((&DOUBTFUL, tail)) = rest.split_first() {
+            rest = tail;
+            doubts = Doubts::read(&mut rest)?;
         }
+        let (cursor, check) = match rest.split_first() {
+            Some((&FORMAT, rest)) => (Self::parse_plain(rest)?, None),
+            Some((&format @ (COMPACT | SHORT), rest)) => Self::parse_marked(rest, format)?,
+            _ => return Err(Unreadable::Malformed),
+        };
+        Ok((Self { doubts, ..cursor }, check))
     }
 
     fn parse_plain(mut rest: &[u8]) -> Result<Self, Unreadable> {
@@ -261,7 +384,7 @@ impl Cursor {
             }
             entries.push((*site, version));
         }
-        let mut cursor = Self { entries, marked: None, part: None };
+        let mut cursor = Self { entries, ..Self::default() };
         if !rest.is_empty() {
             cursor.part = Some(take_part(&mut rest, &cursor)?);
         }
@@ -281,33 +404,14 @@ impl From<&VersionVector> for Cursor {
             }
             same
         });
-        Self { entries, marked: None, part: None }
+        Self { entries, ..Self::default() }
     }
 }
 
 /// The whole of it, whatever is retired.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.marked.is_some() || self.entries.len() > PLAIN_SITES {
-            return f.write_str(&URL_SAFE_NO_PAD.encode(self.compact()));
-        }
-        let mut bytes = Vec::with_capacity(4 + self.entries.len() * 12);
-        bytes.push(FORMAT);
-        put_varint(&mut bytes, self.entries.len() as u64);
-        for (site, version) in &self.entries {
-            bytes.extend_from_slice(site);
-            put_varint(&mut bytes, *version);
-        }
-        if let Some(part) = self.part {
-            let at = self.entries.iter().position(|(site, _)| *site == part.site);
-            put_varint(&mut bytes, at.unwrap_or(self.entries.len()) as u64);
-            if at.is_none() {
-                bytes.extend_from_slice(&part.site);
-            }
-            put_varint(&mut bytes, part.version.saturating_sub(self.seen(part.site)));
-            put_varint(&mut bytes, u64::from(part.sequence));
-        }
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        f.write_str(&self.encode(self.whole()))
     }
 }
 

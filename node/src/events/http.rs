@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     Item, Only, Unreadable,
-    backlog::{Backlog, MAX_MISSED, missed},
+    backlog::{Backlog, is_too_far_behind},
     goodbye::{goodbye, retry_line, retry_range},
     handover::{CanTakeOver, Handover, joined},
     poll::poll,
@@ -143,6 +143,10 @@ async fn answer(
         Some(Err(Unreadable::Malformed)) if manners == Manners::Goodbye => (cursors.now(), true),
         Some(Err(Unreadable::Malformed)) => return Err(invalid_cursor()),
     };
+    // Before the stream is registered: what a client has seen that begins anew is no matter any more.
+    if is_too_far_behind(&cursor, &app.store.vector()) {
+        (cursor, reset) = (cursors.now(), true);
+    }
     let subscription = Subscription {
         account: caller.account,
         session: caller.session,
@@ -150,9 +154,6 @@ async fn answer(
         cursor: cursor.clone(),
     };
     let opened = app.events.open(subscription).await?;
-    if missed(&cursor, &opened.position) > MAX_MISSED {
-        (cursor, reset) = (cursors.now(), true);
-    }
     let start = cursors.write(&cursor);
     let caught_up = cursor.clone();
     let (recent, account) = (app.events.recent(), caller.account);

@@ -8,12 +8,12 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use mychat_replication::{
-    log::{SiteId, VersionVector},
+    log::{SiteId, Version, VersionVector},
     mutation::{self, Mutation},
 };
 use serde_json::json;
@@ -27,6 +27,7 @@ use super::{
     reactor::{Reactors, Reader, Tell, Told},
     sees,
     steps::{FrameSteps, Step},
+    told_as,
 };
 use crate::ids::{AccountId, SessionId, SpaceId};
 
@@ -47,15 +48,8 @@ struct Stream {
     reader: Reader,
     spaces: BTreeSet<SpaceId>,
     queue: Arc<Queue>,
-    ahead: Option<Ahead>,
-}
-
-/// What the client has seen beyond what this node holds, until the node has it too.
-struct Ahead {
-    cursor: Cursor,
-    /// Whether this node has told the client anything meanwhile. It may have been older than what the client knew, so
-    /// what says how something is now is said again when it comes.
-    told: AtomicBool,
+    /// Where the client stands that has seen more than this node, until the node has it too.
+    ahead: Option<Cursor>,
 }
 
 /// A stream that leaves its queue for a reactor.
@@ -145,11 +139,12 @@ impl State {
     pub fn add(&mut self, subscription: Subscription, spaces: BTreeSet<SpaceId>) -> (u64, Arc<Queue>) {
         self.next += 1;
         let id = self.next;
-        let Subscription { account, session, only, cursor } = subscription;
+        let Subscription { account, session, only, mut cursor } = subscription;
         let queue = Arc::new(Queue::default());
-        let lacks = self.position.iter().any(|(site, version)| cursor.seen(prefix(site)) < version.0);
-        let ahead =
-            (!cursor.is_covered_by(&self.position)).then(|| Ahead { cursor, told: AtomicBool::new(lacks) });
+        // Before anything comes from here, the client is told what the logs have.
+        cursor.comes_to(&self.position);
+        cursor.merge(&self.position);
+        let ahead = (!cursor.is_covered_by(&self.position)).then_some(cursor);
         if ahead.is_some() {
             self.ahead.insert(id);
         }
@@ -215,6 +210,7 @@ impl State {
         if frame.version <= self.position.get(frame.site) {
             return;
         }
+        self.meet(frame.site, frame.version);
         let last_event = frame.steps.iter().rposition(|step| matches!(step, Step::Event { .. }));
         for (at, step) in frame.steps.into_iter().enumerate() {
             match step {
@@ -241,7 +237,10 @@ impl State {
         let (position, streams) = (&self.position, &mut self.streams);
         self.ahead.retain(|id| {
             let Some(stream) = streams.get_mut(id) else { return false };
-            let still = stream.ahead.as_ref().is_some_and(|ahead| !ahead.cursor.is_covered_by(position));
+            let still = stream.ahead.as_mut().is_some_and(|cursor| {
+                cursor.advance(prefix(frame.site), frame.version.0);
+                !cursor.is_covered_by(position)
+            });
             if !still {
                 stream.ahead = None;
                 stream.queue.nudge();
@@ -250,12 +249,23 @@ impl State {
         });
     }
 
-    fn deliver(
-        &self,
-        event: Event,
-        (site, version, sequence): (SiteId, u64, u32),
-        seen: &dyn Fn(Cursor) -> Cursor,
-    ) {
+    /// What those clients have seen that this node has not is in doubt once they are told of this version.
+    fn meet(&mut self, site: SiteId, version: Version) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        let mut held = self.position.clone();
+        held.advance(site, version);
+        for id in &self.ahead {
+            if let Some(cursor) = self.streams.get_mut(id).and_then(|stream| stream.ahead.as_mut())
+                && cursor.told(prefix(site)) < version.0
+            {
+                cursor.doubt_beyond(&held);
+            }
+        }
+    }
+
+    fn deliver(&self, event: Event, place: (SiteId, u64, u32), seen: &dyn Fn(Cursor) -> Cursor) {
         let mut shared: Option<Arc<Item>> = None;
         let encode = || {
             let id = self.cursors.write(&seen(Cursor::default()));
@@ -271,16 +281,9 @@ impl State {
             let item = match &stream.ahead {
                 // The usual case: every stream stands where the hub does, and gets the same bytes.
                 None => Arc::clone(shared.get_or_insert_with(encode)),
-                Some(ahead) => {
-                    let kind = match ahead.cursor.has_seen(prefix(site), version, sequence) {
-                        true => event
-                            .anew
-                            .filter(|anew| *anew != event.kind || ahead.told.load(Ordering::Relaxed)),
-                        false => Some(event.kind),
-                    };
-                    let Some(kind) = kind else { continue };
-                    ahead.told.store(true, Ordering::Relaxed);
-                    let id = self.cursors.write(&seen(ahead.cursor.clone()));
+                Some(cursor) => {
+                    let Some(kind) = told_as(&event, cursor, place) else { continue };
+                    let id = self.cursors.write(&seen(cursor.clone()));
                     Arc::new(Item::new(Some(id), kind, &event.data))
                 }
             };
@@ -385,16 +388,12 @@ impl State {
     /// The sign of life that also carries the cursor on, for those whose spaces are quiet: to the streams with queues.
     pub fn ping(&self) {
         let item =
-            |cursor: Cursor| Arc::new(Item::new(Some(self.cursors.write(&cursor)), "ping", &json!({})));
-        let shared = item(Cursor::from(&self.position));
+            |cursor: &Cursor| Arc::new(Item::new(Some(self.cursors.write(cursor)), "ping", &json!({})));
+        let shared = item(&Cursor::from(&self.position));
         for stream in self.streams.values() {
             match &stream.ahead {
                 None => stream.queue.push(&shared),
-                Some(ahead) => {
-                    let mut cursor = ahead.cursor.clone();
-                    cursor.merge(&self.position);
-                    stream.queue.push(&item(cursor))
-                }
+                Some(cursor) => stream.queue.push(&item(cursor)),
             };
         }
     }

@@ -93,6 +93,7 @@ impl Stream {
 
     /// What a client has seen that has taken everything so far, from `cursor` on, and all that the hub had told.
     pub fn caught_up(&self, mut cursor: Cursor) -> Cursor {
+        cursor.comes_to(&self.opened.position);
         cursor.merge(&self.opened.position);
         cursor
     }

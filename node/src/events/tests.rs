@@ -323,6 +323,53 @@ async fn a_long_poll_gives_the_same_events_and_goes_on_from_its_cursor() {
     assert_eq!(nothing["events"], json!([]));
 }
 
+#[tokio::test]
+async fn i5_what_is_in_doubt_is_told_once_more_on_streams_and_polls() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let room = space(&node, &ada).await;
+    let mut reader = Reader::open(&node, &ada, None).await;
+    say(&node, &ada, &room, "one").await;
+    let id = reader.until("message.created").await.data["id"].as_str().expect("an id").to_owned();
+    let before = node.app.store.vector();
+    let path = format!("/v1/spaces/{room}/messages/{id}");
+    node.call(Method::PATCH, &path, Some(&ada.token), Some(json!({ "body": "two" }))).await.expect(200);
+    say(&node, &ada, &room, "three").await;
+    // A client that has seen all, and was told of something by a node that had the first message only.
+    let all = Cursor::from(node.app.store.vector().as_ref());
+    let mut cursor = all.clone();
+    cursor.doubt_beyond(&before);
+    let cursor = cursor.to_string();
+    assert_ne!(cursor, all.to_string());
+
+    let mut again = Reader::open(&node, &ada, Some(&cursor)).await;
+    let told = again.next().await.expect("an event");
+    assert_eq!((told.kind.as_str(), &told.data["body"]), ("message.edited", &json!("two")));
+    say(&node, &ada, &room, "four").await;
+    let next = again.next().await.expect("an event");
+    assert_eq!((next.kind.as_str(), &next.data["body"]), ("message.created", &json!("four")));
+    assert_eq!(next.id, Some(node.app.events.cursors().now().to_string()));
+
+    let mut polled = (Vec::new(), cursor.clone());
+    loop {
+        let answer =
+            node.get(&format!("/v1/events?poll=0&cursor={}", polled.1), &ada.token).await.expect(200);
+        let events = answer["events"].as_array().expect("events");
+        polled.0.extend(events.iter().map(|event| event["data"]["body"].clone()));
+        answer["cursor"].as_str().expect("a cursor").clone_into(&mut polled.1);
+        if events.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(polled, (vec![json!("two"), json!("four")], next.id.expect("a cursor")));
+
+    // To a call that must not be shown less than the client has seen, it is no matter.
+    let after = [("mychat-after", cursor.as_str())];
+    let me = node.call_with(Method::GET, "/v1/accounts/me", Some(&ada.token), None, &after).await;
+    assert!(!me.headers.contains_key("mychat-behind"));
+    me.expect(200);
+}
+
 /// A cursor of a node where some site has retired another one, which no node here has heard of.
 pub(crate) fn cursor_of_elsewhere() -> String {
     let sites = |from: u8| (from..from + 12).map(|number| SiteId([number; 16]));

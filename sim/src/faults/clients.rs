@@ -1,8 +1,6 @@
 //! The clients: they post, edit, delete, react, enter and leave spaces, at one node after another, and read its events
 //! with their cursors.
 
-use std::collections::BTreeMap;
-
 use mychat_node::{
     events::{QUEUE_BYTES, Reader, Unreadable},
     ids::{AccountId, MessageId, SessionId, SpaceId},
@@ -11,7 +9,13 @@ use mychat_replication::{clock::Stamp, log::SiteId};
 
 use super::{
     calls::{Answer, Call},
-    oracle::{Rule, cursor::Seen, ledger::Ledger, readers, rows::Id},
+    oracle::{
+        Rule,
+        audit::{Messages, Reactions},
+        cursor::Seen,
+        ledger::Ledger,
+        readers,
+    },
     plan::{CLIENTS, Deed, SPACES},
     world::{Happening, World},
 };
@@ -295,10 +299,10 @@ impl World {
     }
 
     /// Judges what the clients have got in the end.
-    pub fn judge_clients(&mut self, texts: &BTreeMap<Id, Option<String>>) {
+    pub fn judge_clients(&mut self, truth: &Messages) {
         for client in 0..self.people.len() {
             let judge = &mut self.people[client].judge;
-            let verdict = judge.ends(&self.ledger).and_then(|()| judge.knows(&self.ledger, texts));
+            let verdict = judge.ends(&self.ledger).and_then(|()| judge.knows(&self.ledger, truth));
             self.judge(|| format!("client {client} in the end"), verdict);
         }
     }
@@ -372,6 +376,7 @@ impl World {
             message: message.map(|message| message.bytes()),
             body: text(&data, "body").unwrap_or_default(),
             deleted: data.get("deleted").and_then(serde_json::Value::as_bool).unwrap_or(false),
+            reactions: reactions(&data),
         };
         let person = &mut self.people[client];
         let verdict = person.judge.gets(&told);
@@ -385,6 +390,7 @@ impl World {
             return self.stage.object(Rule::NoGap, format!("{cursor:?} is no cursor"));
         };
         self.stage.count_by("cursor that leaves out retired sites", u64::from(seen.is_short()));
+        self.stage.count_by("cursor with something in doubt", u64::from(seen.is_doubtful()));
         let verdict = self.people[client].judge.stands(&seen, &self.ledger);
         self.judge(|| format!("client {client}"), verdict);
         self.people[client].cursor = Some(cursor);
@@ -403,4 +409,18 @@ impl World {
 
 fn text<'d>(data: &'d serde_json::Value, field: &str) -> Option<&'d str> {
     data.get(field).and_then(serde_json::Value::as_str)
+}
+
+/// The reactions to a message, or the one that an event is about.
+fn reactions(data: &serde_json::Value) -> Reactions {
+    let id = |id: &str| id.parse().ok().map(|account: AccountId| account.bytes());
+    if let (Some(account), Some(emoji)) = (text(data, "account").and_then(id), text(data, "emoji")) {
+        return [(account, emoji.to_owned())].into();
+    }
+    let all = data.get("reactions").and_then(serde_json::Value::as_object);
+    let pairs = all.into_iter().flatten().flat_map(|(emoji, accounts)| {
+        let accounts = accounts.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        accounts.filter_map(id).map(move |account| (account, emoji.clone()))
+    });
+    pairs.collect()
 }

@@ -96,7 +96,7 @@ impl World {
             self.stage.trace.number(holding.hash());
         }
         if let Some((_, holding)) = holdings.first() {
-            self.judge_clients(&holding.texts);
+            self.judge_clients(&holding.messages);
         }
         let acknowledged = self.ledger.acknowledged().count() as u64;
         self.stage.count_by("acknowledged version found on every node", acknowledged);

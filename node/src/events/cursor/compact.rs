@@ -51,7 +51,8 @@ pub fn mix(site: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-fn mark(site: SitePrefix, bits: u32) -> u64 {
+/// The first bits of the mix of a site's id.
+pub fn mark(site: SitePrefix, bits: u32) -> u64 {
     mix(u64::from_be_bytes(site)) >> (u64::BITS - bits)
 }
 
@@ -145,10 +146,18 @@ impl Marked {
         self.entries.binary_search_by_key(&mark(site, self.bits), |entry| entry.mark).ok()
     }
 
-    /// Whether a node that holds these has everything of the listed sites.
-    pub fn covered_by(&self, held: &[(SitePrefix, u64)]) -> bool {
-        self.entries.iter().all(|wanted| {
-            held.iter().any(|(site, held)| mark(*site, self.bits) == wanted.mark && *held >= wanted.version)
+    /// The version of a site that is listed by this mark of so many bits.
+    pub fn version_at(&self, bits: u32, mark: u64) -> Option<u64> {
+        let at = self.entries.binary_search_by_key(&mark, |entry| entry.mark).ok()?;
+        (bits == self.bits).then_some(self.entries[at].version)
+    }
+
+    /// The listed sites of which a node that holds these lacks something: the bits of the mark, the mark, and what it holds.
+    pub fn not_covered_by(&self, held: &[(SitePrefix, u64)]) -> impl Iterator<Item = (u32, u64, u64)> {
+        self.entries.iter().filter_map(move |wanted| {
+            let same = held.iter().filter(|(site, _)| mark(*site, self.bits) == wanted.mark);
+            let held = same.map(|(_, version)| *version).max().unwrap_or(0);
+            (held < wanted.version).then_some((self.bits, wanted.mark, held))
         })
     }
 

@@ -27,9 +27,21 @@ pub struct Holding {
     /// The hash of each table, in the order of its rows.
     dumps: BTreeMap<String, u64>,
     quarantined: i64,
-    /// What each message says; nothing once it is deleted.
-    pub texts: BTreeMap<Id, Option<String>>,
+    /// What the messages have come to.
+    pub messages: Messages,
 }
+
+/// What messages have come to.
+#[derive(Debug, Default)]
+pub struct Messages {
+    /// What each says; nothing once it is deleted.
+    pub texts: BTreeMap<Id, Option<String>>,
+    /// The reactions to each, by account.
+    pub reactions: BTreeMap<Id, Reactions>,
+}
+
+/// Reactions to a message: who, and with what.
+pub type Reactions = BTreeSet<(Id, String)>;
 
 /// Reads a whole database.
 pub fn read(store: &Store) -> Result<Holding, String> {
@@ -62,8 +74,8 @@ fn holding(db: &Connection, vector: VersionVector) -> rusqlite::Result<Holding> 
         dumps.insert(name.clone(), dump(db, name)?);
     }
     let quarantined = db.query_row("SELECT count(*) FROM replication_quarantine", [], |row| row.get(0))?;
-    let (tables, texts) = (names.into_iter().collect(), texts(db)?);
-    Ok(Holding { vector, cells, tables, dumps, quarantined, texts })
+    let messages = Messages { texts: texts(db)?, reactions: reactions(db)? };
+    Ok(Holding { vector, cells, tables: names.into_iter().collect(), dumps, quarantined, messages })
 }
 
 /// What the messages say: the edit that counts, or what was sent.
@@ -81,6 +93,17 @@ fn texts(db: &Connection) -> rusqlite::Result<BTreeMap<Id, Option<String>>> {
         texts.insert(row.get(0)?, text);
     }
     Ok(texts)
+}
+
+/// The reactions that stand.
+fn reactions(db: &Connection) -> rusqlite::Result<BTreeMap<Id, Reactions>> {
+    let mut statement = db.prepare_cached("SELECT message, account, emoji FROM local_reaction")?;
+    let mut rows = statement.query([])?;
+    let mut reactions = BTreeMap::<Id, Reactions>::new();
+    while let Some(row) = rows.next()? {
+        reactions.entry(row.get(0)?).or_default().insert((row.get(1)?, row.get(2)?));
+    }
+    Ok(reactions)
 }
 
 /// The hash of a table's rows, in order.

@@ -2,6 +2,9 @@
 //! perhaps a version of which only the beginning was seen. Of many sites there are only the first bits of a mix of each
 //! id, in order, as the differences between them. Such a list may also leave out retired sites: then it says of each of its
 //! sites the version in which it last retired another, and what all these retire is seen as far as they say.
+//!
+//! In front of all that may be a list of sites, by the beginnings of ids or the first bits of mixes, each with a version:
+//! what was seen of the site beyond that is in doubt.
 
 use std::collections::BTreeMap;
 
@@ -21,12 +24,30 @@ pub struct Seen {
     short: bool,
     /// How many bits there are of each mix, and the versions by these bits.
     mixes: Option<(u32, BTreeMap<u64, u64>)>,
+    /// Of which sites that which was seen after a version is in doubt.
+    doubts: Doubts,
+}
+
+/// Sites with the versions after which what was seen of them is in doubt.
+type Doubts = Vec<(Doubted, u64)>;
+
+/// A site in doubt.
+#[derive(Debug, Clone)]
+enum Doubted {
+    Site(Site),
+    /// So many bits of the mix of its id.
+    Mixed(u32, u64),
 }
 
 impl Seen {
     /// Reads a cursor.
     pub fn read(text: &str, ledger: &Ledger) -> Option<Self> {
         let bytes = base64(text)?;
+        let (doubts, rest) = doubts(&bytes)?;
+        Some(Self { doubts, ..Self::without_doubts(rest, ledger)? })
+    }
+
+    fn without_doubts(bytes: &[u8], ledger: &Ledger) -> Option<Self> {
         let (format, mut rest) = bytes.split_first()?;
         match format {
             1 => {}
@@ -99,7 +120,7 @@ impl Seen {
             part = Some((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
         }
         let short = ledger.is_some();
-        let mut seen = Self { sites: BTreeMap::new(), part, short, mixes: Some((width, versions)) };
+        let mut seen = Self { part, short, mixes: Some((width, versions)), ..Self::default() };
         if let Some(ledger) = ledger {
             let rows: Vec<Row> = ledger.retirements().filter_map(row).collect();
             for row in &rows {
@@ -146,6 +167,23 @@ impl Seen {
         self.short
     }
 
+    /// Whether it has anything in doubt.
+    pub const fn is_doubtful(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// Whether what it covers of a version is in doubt.
+    pub fn doubts(&self, site: SiteId, version: u64) -> bool {
+        let Some(site) = site.0.first_chunk::<8>() else { return false };
+        self.doubts.iter().any(|(doubted, after)| {
+            version > *after
+                && match doubted {
+                    Doubted::Site(doubted) => doubted == site,
+                    Doubted::Mixed(width, mix) => mixed(site, *width) == *mix,
+                }
+        })
+    }
+
     /// Up to which version it has a site.
     fn upto(&self, site: &Site) -> u64 {
         self.sites.get(site).copied().or_else(|| self.listed(site)).unwrap_or(0)
@@ -159,6 +197,25 @@ impl Seen {
                 part == *site && (version < begun || (version == begun && u64::from(sequence) <= upto))
             })
     }
+}
+
+/// What is in doubt, and the rest of the cursor.
+fn doubts(bytes: &[u8]) -> Option<(Doubts, &[u8])> {
+    let (4, mut rest) = bytes.split_first()? else { return Some((Vec::new(), bytes)) };
+    let mut doubts = Vec::new();
+    for _ in 0..number(&mut rest)? {
+        let (quarter, tail) = rest.split_first()?;
+        rest = tail;
+        let doubted = if *quarter == 0 {
+            let (site, tail) = rest.split_first_chunk()?;
+            rest = tail;
+            Doubted::Site(*site)
+        } else {
+            Doubted::Mixed(u32::from(*quarter) * 4, number(&mut rest)?)
+        };
+        doubts.push((doubted, number(&mut rest)?));
+    }
+    Some((doubts, rest))
 }
 
 /// Version `at` of `by` says that `site` is held up to `upto`.
@@ -259,6 +316,30 @@ mod tests {
             }
         }
         assert!(["?", ""].iter().all(|text| Seen::read(text, &Ledger::default()).is_none()));
+    }
+
+    #[test]
+    fn what_a_node_puts_in_doubt_is_read_as_the_same() {
+        let site = |number: u8| SiteId([number; 16]);
+        for sites in [3, 30] {
+            let seen: VersionVector = (0..sites).map(|number| (site(number), Version(300))).collect();
+            // A node that lacks a site and some versions of another, and has one of which the client knows nothing.
+            let mut held: VersionVector = (1..sites).map(|number| (site(number), Version(300))).collect();
+            held.set(site(1), Version(200));
+            held.set(site(99), Version(1));
+            // Of many sites, it knows the one that it lacks by a mark only.
+            let mut cursor =
+                Cursor::read(&Cursor::from(&seen).to_string(), &held, &Retired::default()).expect("a cursor");
+            cursor.comes_to(&held);
+            let read = Seen::read(&cursor.to_string(), &Ledger::default()).expect("a cursor");
+            assert!(read.is_doubtful());
+            assert!(read.doubts(site(0), 1) && read.covers(site(0), 300, 0) && !read.covers(site(0), 301, 0));
+            assert!(read.doubts(site(1), 201) && !read.doubts(site(1), 200) && read.covers(site(1), 300, 0));
+            assert!((2..sites).all(|number| !read.doubts(site(number), 300)));
+            cursor.merge(&seen);
+            let read = Seen::read(&cursor.to_string(), &Ledger::default()).expect("a cursor");
+            assert!(!read.is_doubtful() && read.covers(site(1), 300, 0));
+        }
     }
 
     #[test]

@@ -42,10 +42,18 @@ impl Content {
     }
 }
 
-/// The message that a fact changes or takes back.
-fn revises((_, fact): &(u32, Fact)) -> Option<Id> {
+/// What is known of the text of a message, or of the reactions to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aspect {
+    Text,
+    Reactions,
+}
+
+/// What of which message a fact changes.
+fn changes((_, fact): &(u32, Fact)) -> Option<(Id, Aspect)> {
     match fact {
-        Fact::Edited { message } | Fact::Deleted { message } => Some(*message),
+        Fact::Edited { message } | Fact::Deleted { message } => Some((*message, Aspect::Text)),
+        Fact::Reacted { message } => Some((*message, Aspect::Reactions)),
         _ => None,
     }
 }
@@ -74,8 +82,8 @@ pub struct Ledger {
     writes: BTreeMap<Cell, u32>,
     /// Messages that somebody took back.
     deleted: BTreeSet<Id>,
-    /// Messages of which an edit or a deletion went with the only disk that had it.
-    unsaid: BTreeSet<Id>,
+    /// Messages of which an edit or a deletion, or a reaction, went with the only disk that had it.
+    unsaid: BTreeSet<(Id, Aspect)>,
     /// Who has left a space at any time.
     left: BTreeSet<(Id, Id)>,
     /// What was answered with success.
@@ -176,7 +184,7 @@ impl Ledger {
             let held = disks.iter().any(|vector| vector.get(*site).0 >= *version);
             if !held && !std::mem::replace(&mut content.lost, true) {
                 lost += 1;
-                self.unsaid.extend(content.facts.iter().filter_map(revises));
+                self.unsaid.extend(content.facts.iter().filter_map(changes));
             }
         }
         lost
@@ -214,9 +222,9 @@ impl Ledger {
         !self.left.contains(&(space, account))
     }
 
-    /// Whether an edit or a deletion of a message was lost: whoever was told of it knows more than all nodes.
-    pub fn has_lost_revision(&self, message: &Id) -> bool {
-        self.unsaid.contains(message)
+    /// Whether a change of a message was lost: whoever was told of it knows more than all nodes.
+    pub fn has_lost_change(&self, message: &Id, of: Aspect) -> bool {
+        self.unsaid.contains(&(*message, of))
     }
 
     /// Whether somebody took a message back.

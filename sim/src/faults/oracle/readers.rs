@@ -11,8 +11,9 @@ use mychat_replication::log::{SiteId, VersionVector};
 
 use super::{
     Rule, Verdict,
+    audit::{Messages, Reactions},
     cursor::Seen,
-    ledger::{Ledger, Place},
+    ledger::{Aspect, Ledger, Place},
     rows::{Fact, Id},
 };
 
@@ -44,7 +45,7 @@ impl Members {
                     *latest = (at.clone(), *on);
                 }
             }
-            Fact::Sent { .. } | Fact::Edited { .. } | Fact::Deleted { .. } => {}
+            Fact::Sent { .. } | Fact::Edited { .. } | Fact::Deleted { .. } | Fact::Reacted { .. } => {}
         }
     }
 
@@ -64,11 +65,13 @@ pub struct Client {
     edits: BTreeSet<(Id, String)>,
     /// Of the messages that it was told of, what they say as far as it knows; nothing once they are deleted.
     texts: BTreeMap<Id, (Id, Option<String>)>,
+    /// The reactions to them, as far as it knows.
+    reactions: BTreeMap<Id, Reactions>,
     stream: Option<Stream>,
 }
 
 /// Something that a client is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Told<'t> {
     /// The type of the event.
     pub kind: &'t str,
@@ -77,6 +80,8 @@ pub struct Told<'t> {
     /// What the message says.
     pub body: &'t str,
     pub deleted: bool,
+    /// All reactions to the message, or the one that comes or goes.
+    pub reactions: Reactions,
 }
 
 /// What is known of the stream that a client has open.
@@ -86,8 +91,8 @@ struct Stream {
     start: Seen,
     owed: BTreeMap<Id, (SiteId, u64, u32)>,
     may: BTreeSet<Id>,
-    /// Messages of which the client has seen more than the node: it tells anew what changes them when it comes, since what
-    /// it told meanwhile may have been older.
+    /// Messages of which the client has seen more than the node, or something that is in doubt: it is told anew what
+    /// changes them, since what it was told meanwhile may have been older.
     early: BTreeSet<Id>,
     /// Spaces whose other events it may get.
     spaces: BTreeSet<Id>,
@@ -95,7 +100,14 @@ struct Stream {
 
 impl Client {
     pub fn new(account: Id) -> Self {
-        Self { account, got: BTreeSet::new(), edits: BTreeSet::new(), texts: BTreeMap::new(), stream: None }
+        Self {
+            account,
+            got: BTreeSet::new(),
+            edits: BTreeSet::new(),
+            texts: BTreeMap::new(),
+            reactions: BTreeMap::new(),
+            stream: None,
+        }
     }
 
     /// The client opens a stream with a cursor, at a node that holds `vector`.
@@ -119,8 +131,9 @@ impl Client {
                 }
             }
         }
-        let lacked = ledger.lacked(vector);
-        for ((site, version), content) in lacked {
+        let doubted = ledger.held(vector).filter(|((site, version), _)| stream.start.doubts(*site, *version));
+        let early: Vec<_> = ledger.lacked(vector).chain(doubted).collect();
+        for ((site, version), content) in early {
             for (sequence, fact) in &content.facts {
                 if let Fact::Sent { message, .. } | Fact::Edited { message } | Fact::Deleted { message } =
                     fact
@@ -145,6 +158,7 @@ impl Client {
             .collect();
         self.edits.clear();
         self.texts.clear();
+        self.reactions.clear();
     }
 
     /// The stream is gone.
@@ -155,8 +169,9 @@ impl Client {
     /// The client is told of something.
     pub fn gets(&mut self, told: &Told<'_>) -> Verdict {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let Told { kind, space, message, body, deleted } = *told;
-        let (Some(space), Some(message)) = (space, message) else { return Ok(()) };
+        let Told { kind, space, message, body, deleted, reactions } = told;
+        let (kind, deleted) = (*kind, *deleted);
+        let (Some(space), Some(message)) = (*space, *message) else { return Ok(()) };
         match kind {
             "message.created" => {
                 if !stream.may.contains(&message) {
@@ -173,7 +188,8 @@ impl Client {
                         format!("message {} was told twice to one client", name(message)),
                     ));
                 }
-                self.texts.insert(message, (space, (!deleted).then(|| body.to_owned())));
+                self.texts.insert(message, (space, (!deleted).then(|| (*body).to_owned())));
+                self.reactions.insert(message, reactions.clone());
             }
             "message.edited" | "message.deleted" | "reaction.added" | "reaction.removed" => {
                 if !stream.spaces.contains(&space) {
@@ -182,7 +198,7 @@ impl Client {
                     return Err((Rule::Authorised, what));
                 }
                 if kind == "message.edited"
-                    && !self.edits.insert((message, body.to_owned()))
+                    && !self.edits.insert((message, (*body).to_owned()))
                     && !stream.early.contains(&message)
                 {
                     return Err((
@@ -190,10 +206,16 @@ impl Client {
                         format!("{kind} of {} was told twice to one client", name(message)),
                     ));
                 }
-                if kind.starts_with("message")
-                    && let Some((_, text)) = self.texts.get_mut(&message)
-                {
-                    *text = (!deleted).then(|| body.to_owned());
+                if let Some((_, text)) = self.texts.get_mut(&message) {
+                    let known = self.reactions.entry(message).or_default();
+                    match kind {
+                        "reaction.added" => known.extend(reactions.iter().cloned()),
+                        "reaction.removed" => known.retain(|reaction| !reactions.contains(reaction)),
+                        _ => {
+                            *text = (!deleted).then(|| (*body).to_owned());
+                            known.clone_from(reactions);
+                        }
+                    }
                 }
             }
             _ => {}
@@ -222,18 +244,25 @@ impl Client {
     }
 
     /// Everything is over: where it was always a member, the client knows of each message that it was told of what it
-    /// says in the end.
-    pub fn knows(&self, ledger: &Ledger, texts: &BTreeMap<Id, Option<String>>) -> Verdict {
+    /// says in the end, and who reacts to it how. It makes no difference at which nodes it was, when, and for how long.
+    pub fn knows(&self, ledger: &Ledger, truth: &Messages) -> Verdict {
         for (message, (space, text)) in &self.texts {
             // One that is nowhere any more went with the only disk that had it.
-            let Some(truth) = texts.get(message) else { continue };
-            let judged = ledger.was_always_member(*space, self.account) && !ledger.has_lost_revision(message);
-            if judged && text != truth {
-                let what = format!(
-                    "a client still takes message {} to say {text:?}, and it says {truth:?}",
-                    name(*message)
-                );
-                return Err((Rule::NoGap, what));
+            let Some(said) = truth.texts.get(message) else { continue };
+            if !ledger.was_always_member(*space, self.account) {
+                continue;
+            }
+            let wrong = |what: String| {
+                Err((Rule::NoGap, format!("a client still takes message {} {what}", name(*message))))
+            };
+            if text != said && !ledger.has_lost_change(message, Aspect::Text) {
+                return wrong(format!("to say {text:?}, and it says {said:?}"));
+            }
+            // Nobody is shown the reactions to what is deleted.
+            let reactions = [self.reactions.get(message), truth.reactions.get(message)];
+            let [known, stand] = reactions.map(|reactions| reactions.cloned().unwrap_or_default());
+            if said.is_some() && known != stand && !ledger.has_lost_change(message, Aspect::Reactions) {
+                return wrong(format!("to have the reactions {known:?}, and it has {stand:?}"));
             }
         }
         Ok(())
@@ -275,7 +304,7 @@ pub fn told<'c>(
         .iter()
         .filter_map(|(_, _, fact)| match fact {
             Fact::Sent { space, .. } | Fact::Member { space, .. } | Fact::Founded { space } => Some(*space),
-            Fact::Edited { .. } | Fact::Deleted { .. } => None,
+            Fact::Edited { .. } | Fact::Deleted { .. } | Fact::Reacted { .. } => None,
         })
         .collect();
     // Who was a member at any moment of it, and who at all moments.
@@ -315,4 +344,56 @@ pub fn told<'c>(
 
 fn name(id: Id) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: Id = [1; 16];
+    const MESSAGE: Id = [2; 16];
+    const READER: Id = [3; 16];
+
+    /// A reader that has been told of a message, and then of more.
+    fn reader(more: &[Told<'_>]) -> Client {
+        let mut client = Client::new(READER);
+        client.stream = Some(Stream { may: [MESSAGE].into(), spaces: [SPACE].into(), ..Stream::default() });
+        let created = told("message.created", "one", &[]);
+        for told in std::iter::once(&created).chain(more) {
+            client.gets(told).expect("it may hear of that");
+        }
+        client
+    }
+
+    fn told(kind: &'static str, body: &'static str, emoji: &[&str]) -> Told<'static> {
+        Told {
+            kind,
+            space: Some(SPACE),
+            message: Some(MESSAGE),
+            body,
+            deleted: kind == "message.deleted",
+            reactions: emoji.iter().map(|emoji| (READER, (*emoji).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn the_last_that_a_reader_is_told_must_be_the_truth() {
+        let truth = |text: Option<&str>, emoji: &[&str]| Messages {
+            texts: [(MESSAGE, text.map(str::to_owned))].into(),
+            reactions: [(MESSAGE, told("", "", emoji).reactions)].into(),
+        };
+        let judged = |client: &Client, truth: &Messages| client.knows(&Ledger::default(), truth).is_ok();
+        let edited =
+            reader(&[told("message.edited", "three", &["x"]), told("message.edited", "two", &["x"])]);
+        assert!(judged(&edited, &truth(Some("two"), &["x"])));
+        assert!(!judged(&edited, &truth(Some("three"), &["x"])), "what was older came last");
+        assert!(!judged(&edited, &truth(None, &["x"])));
+        assert!(!judged(&edited, &truth(Some("two"), &[])));
+        let reacted = reader(&[told("reaction.removed", "", &["x"]), told("reaction.added", "", &["x"])]);
+        assert!(judged(&reacted, &truth(Some("one"), &["x"])));
+        assert!(!judged(&reacted, &truth(Some("one"), &[])));
+        assert!(!judged(&reacted, &truth(Some("one"), &["x", "y"])));
+        let deleted = reader(&[told("reaction.added", "", &["x"]), told("message.deleted", "", &[])]);
+        assert!(judged(&deleted, &truth(None, &["x"])), "nobody is shown the reactions to it");
+    }
 }

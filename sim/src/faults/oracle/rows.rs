@@ -18,6 +18,8 @@ pub enum Fact {
     Edited { message: Id },
     /// A message is taken back.
     Deleted { message: Id },
+    /// A reaction to a message comes or goes.
+    Reacted { message: Id },
 }
 
 /// What a change means, if it means something here.
@@ -40,6 +42,7 @@ pub fn fact(change: &Change) -> Option<Fact> {
         // The format, then the kind of the revision.
         "message_revision" if *data.get(1)? == 1 => Some(Fact::Deleted { message: id(1)? }),
         "message_revision" => Some(Fact::Edited { message: id(1)? }),
+        "reaction" => Some(Fact::Reacted { message: id(1)? }),
         _ => None,
     }
 }
