@@ -258,10 +258,11 @@ impl Client {
             if text != said && !ledger.has_lost_change(message, Aspect::Text) {
                 return wrong(format!("to say {text:?}, and it says {said:?}"));
             }
-            // Nobody is shown the reactions to what is deleted.
+            // Nobody is shown the reactions to what is deleted, or was by a deletion that is lost.
+            let shown = text.is_some() && said.is_some();
             let reactions = [self.reactions.get(message), truth.reactions.get(message)];
             let [known, stand] = reactions.map(|reactions| reactions.cloned().unwrap_or_default());
-            if said.is_some() && known != stand && !ledger.has_lost_change(message, Aspect::Reactions) {
+            if shown && known != stand && !ledger.has_lost_change(message, Aspect::Reactions) {
                 return wrong(format!("to have the reactions {known:?}, and it has {stand:?}"));
             }
         }
