@@ -96,6 +96,14 @@ pub fn close(db: Connection) {
     }
 }
 
+/// Closes a connection as the end of its process does: the log stays, also when nobody else has the database open.
+pub fn abandon(db: Connection) {
+    if let Err(error) = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::debug!(%error, "closing a database may tidy it up");
+    }
+    close(db);
+}
+
 /// Makes a folder that only this user can enter: what people write is in it.
 pub fn private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

@@ -199,6 +199,11 @@ impl Writer {
         }
     }
 
+    /// The connection of a writer that goes without [`Writer::close`].
+    pub fn take_connection(&mut self) -> Option<Connection> {
+        self.db.take()
+    }
+
     pub fn db(&self) -> Result<&Connection, StoreError> {
         self.db.as_ref().ok_or_else(|| self.broken.clone().unwrap_or(StoreError::Closed))
     }

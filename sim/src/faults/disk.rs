@@ -43,8 +43,6 @@ impl Templates {
 pub struct Disk {
     /// A folder for all that this node ever has.
     home: PathBuf,
-    /// How many times the database has got another folder.
-    life: u32,
     /// Bytes of the write-ahead log that an fsync has covered.
     durable: u64,
     /// How long what it does takes, and until when.
@@ -55,8 +53,8 @@ pub struct Disk {
 impl Disk {
     /// A disk with an empty database for `node`, which writes `site`.
     pub fn new(home: PathBuf, templates: &Templates, node: NodeId, site: SiteId) -> anyhow::Result<Self> {
-        let disk = Self { home, life: 0, durable: 0, slow: (Time::ZERO, Time::ZERO), full_until: Time::ZERO };
-        fs::create_dir_all(disk.folder())?;
+        let disk = Self { home, durable: 0, slow: (Time::ZERO, Time::ZERO), full_until: Time::ZERO };
+        fs::create_dir_all(&disk.home)?;
         fs::write(disk.database(), &templates.now)?;
         let db = Connection::open(disk.database())?;
         db.execute("INSERT OR REPLACE INTO replication_node VALUES (1, ?1, 0)", [node.0])?;
@@ -64,12 +62,8 @@ impl Disk {
         Ok(disk)
     }
 
-    fn folder(&self) -> PathBuf {
-        self.home.join(self.life.to_string())
-    }
-
     pub fn database(&self) -> PathBuf {
-        self.folder().join("data.db")
+        self.home.join("data.db")
     }
 
     pub fn log(&self) -> PathBuf {
@@ -112,25 +106,21 @@ impl Disk {
         if now < until { chance.between(takes / 2, takes) } else { chance.upto(Time::from_micros(800)) }
     }
 
-    /// What a crash leaves, in a new place: all that is durable, and of the log at least `kept` bytes, then as many of
-    /// the rest as `part` says. The process that had it open must be gone after this, not before: SQLite tidies up.
-    pub fn crash(&mut self, kept: u64) -> io::Result<u64> {
+    /// Leaves what a crash does: the database, and of the log all that is durable, at least `kept` bytes. The process that
+    /// had it open must have been killed.
+    pub fn crash(&mut self, kept: u64) -> io::Result<()> {
         let cut = kept.max(self.durable).min(self.written());
-        let (from, log) = (self.database(), self.log());
-        self.life += 1;
-        fs::create_dir_all(self.folder())?;
-        fs::copy(from, self.database())?;
-        if log.exists() {
-            fs::copy(log, self.log())?;
+        if self.log().exists() {
             File::options().write(true).open(self.log())?.set_len(cut)?;
         }
-        Ok(cut)
+        self.forget_index()
     }
 
-    /// Removes what the process before had.
-    pub fn forget_former(&self) {
-        if let Some(former) = self.life.checked_sub(1) {
-            let _ = fs::remove_dir_all(self.home.join(former.to_string()));
+    /// The index of the log was in the memory of the process that is gone.
+    fn forget_index(&self) -> io::Result<()> {
+        match fs::remove_file(beside(&self.database(), "-shm")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -146,21 +136,26 @@ impl Disk {
         Ok(copy)
     }
 
-    /// Puts a copy in place of the database.
+    /// Puts a copy in place of the database, which nobody has open.
     pub fn restore(&mut self, copy: &Path) -> io::Result<()> {
-        self.life += 1;
-        fs::create_dir_all(self.folder())?;
         fs::copy(copy, self.database())?;
         if log_of(copy).exists() {
             fs::copy(log_of(copy), self.log())?;
+        } else if self.log().exists() {
+            fs::remove_file(self.log())?;
         }
-        Ok(())
+        self.forget_index()
     }
 }
 
 fn log_of(database: &Path) -> PathBuf {
+    beside(database, "-wal")
+}
+
+/// A file that SQLite has beside a database.
+fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(ending);
     name.into()
 }
 

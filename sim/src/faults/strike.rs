@@ -118,10 +118,11 @@ impl World {
         }
         self.leave_alone(number);
         self.stage.stop(number);
-        let crashed = self.nodes[number].disk.crash(kept);
         let node = &mut self.nodes[number];
-        drop(node.process.take());
-        node.disk.forget_former();
+        if let Some(process) = node.process.take() {
+            process.worker.kill();
+        }
+        let crashed = node.disk.crash(kept);
         self.stage.say(|| format!("{number} dies; {kept} bytes of the log are kept"));
         if let Err(error) = crashed {
             self.stage.object(Rule::Panic, format!("no crash: {error}"));
