@@ -66,7 +66,7 @@ pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    db.set_prepared_statement_cache_capacity(128);
+    db.set_prepared_statement_cache_capacity(192);
     db.execute_batch(&cache_size(*WRITER_CACHE / READER_PART))?;
     keep_plans(&db)?;
     mychat_crsqlite::load(&db).map_err(|error| match error {
@@ -94,6 +94,14 @@ pub fn close(db: Connection) {
     if let Err((_, error)) = db.close() {
         tracing::debug!(%error, "a database connection did not close");
     }
+}
+
+/// Closes a connection as the end of its process does: the log stays, also when nobody else has the database open.
+pub fn abandon(db: Connection) {
+    if let Err(error) = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::debug!(%error, "closing a database may tidy it up");
+    }
+    close(db);
 }
 
 /// Makes a folder that only this user can enter: what people write is in it.

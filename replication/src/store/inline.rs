@@ -4,12 +4,15 @@
 //! somebody else calls it; reads run where they are asked for. So the futures of such a [`Store`] need no
 //! runtime: those of reads are ready at once, those of writes after the [`Worker`] had its turn.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rusqlite::Connection;
 
 use super::{
-    Derive, OpenError, Schema, Store, StoreError, Surroundings,
+    Derive, OpenError, Schema, Store, StoreError, Surroundings, connection,
     queue::{Queue, Work},
     writer::Writer,
 };
@@ -26,8 +29,8 @@ impl Store {
         surroundings: Arc<dyn Surroundings>,
     ) -> Result<(Self, Worker), OpenError> {
         let (store, writer) = Self::assemble(path, schema, derive, surroundings, true)?;
-        let queue = Arc::clone(&store.inner.queue);
-        Ok((store, Worker { writer, queue }))
+        let (queue, readers) = (Arc::clone(&store.inner.queue), Arc::clone(&store.inner.readers));
+        Ok((store, Worker { writer, queue, readers }))
     }
 }
 
@@ -35,6 +38,7 @@ impl Store {
 pub struct Worker {
     pub(super) writer: Writer,
     pub(super) queue: Arc<Queue>,
+    readers: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Worker {
@@ -61,6 +65,14 @@ impl Worker {
     /// Tries a commit, to find out whether the disk takes writes again.
     pub fn probe(&mut self) {
         self.writer.do_work(Work::Idle);
+    }
+
+    /// Ends as a process that is killed does: what waits is lost, nothing more is written, and the write-ahead log stays
+    /// as it is. Nobody may read from the store after this.
+    pub fn kill(mut self) {
+        self.queue.close();
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.drain(..).chain(self.writer.take_connection()).for_each(connection::abandon);
     }
 
     /// The connection that writes.

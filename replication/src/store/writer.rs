@@ -21,6 +21,7 @@ use super::{
     batch::NewRow,
     connection, health,
     later::Later,
+    log_reader::LogReader,
     merge::{self, Merging},
     queue::{Finish, Job, Queue, Queued, Remote, Work},
     retired, site, start,
@@ -144,6 +145,10 @@ impl Writer {
         self.generation
     }
 
+    pub fn logs(&self) -> LogReader {
+        self.tables.logs().clone()
+    }
+
     pub fn watch_site(&self) -> watch::Receiver<SiteId> {
         self.site.subscribe()
     }
@@ -211,6 +216,11 @@ impl Writer {
             }
             connection::close(db);
         }
+    }
+
+    /// The connection of a writer that goes without [`Writer::close`].
+    pub fn take_connection(&mut self) -> Option<Connection> {
+        self.db.take()
     }
 
     pub fn db(&self) -> Result<&Connection, StoreError> {
@@ -383,7 +393,7 @@ impl Writer {
             changes: std::mem::take(&mut group.changes),
         });
         #[cfg(debug_assertions)]
-        compare_with_log(db, &frame)?;
+        compare_with_log(db, self.tables.logs(), &frame)?;
         self.held.advance(site, group.version);
         self.note_head();
         self.reserved = reserved.unwrap_or(self.reserved);
@@ -584,8 +594,8 @@ fn write_stamp(db: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
 
 /// The frame that was built from the rows in hand must be what the log says.
 #[cfg(debug_assertions)]
-fn compare_with_log(db: &Connection, frame: &Frame) -> rusqlite::Result<()> {
-    let read = super::log_reader::read(db, frame.site, frame.after, usize::MAX)?;
+fn compare_with_log(db: &Connection, logs: &LogReader, frame: &Frame) -> rusqlite::Result<()> {
+    let read = logs.read(db, frame.site, frame.after, usize::MAX)?;
     let in_log = read.frames.iter().flat_map(|frame| &frame.changes);
     assert!(frame.changes.iter().eq(in_log), "frame in hand {frame:?} differs from the log {read:?}");
     Ok(())

@@ -118,15 +118,16 @@ impl World {
         }
         self.leave_alone(number);
         self.stage.stop(number);
-        let crashed = self.nodes[number].disk.crash(kept);
         let machine_too = self.fate.happens(0.5);
         self.stage.count(if machine_too { "crash of a machine" } else { "crash of a process" });
         let node = &mut self.nodes[number];
         if machine_too {
             node.machine.vouch(None);
         }
-        drop(node.process.take());
-        node.disk.forget_former();
+        if let Some(process) = node.process.take() {
+            process.worker.kill();
+        }
+        let crashed = node.disk.crash(kept);
         self.stage.say(|| format!("{number} dies; {kept} bytes of the log are kept"));
         if let Err(error) = crashed {
             self.stage.object(Rule::Panic, format!("no crash: {error}"));
@@ -184,11 +185,11 @@ impl World {
         self.last_busy = self.stage.now();
         let node = &mut self.nodes[number];
         let restored = std::mem::take(&mut node.restores);
-        if restored && let Some((copy, vector)) = node.copy.clone() {
-            if let Err(error) = node.disk.restore(&copy) {
+        if restored && let Some((copy, vector)) = &node.copy {
+            if let Err(error) = node.disk.restore(copy) {
                 return self.stage.object(Rule::Panic, format!("no copy to restore: {error}"));
             }
-            (node.vector, node.went_back) = (vector, true);
+            (node.vector, node.went_back) = (vector.clone(), true);
             self.stage.count("fault: older copy restored");
             if self.fate.happens(0.5) {
                 // The whole folder is the copy; else the database alone was put back.

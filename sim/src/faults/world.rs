@@ -133,6 +133,10 @@ impl World {
                 None => {}
             }
         }
+        // What the databases hold by now is asked no more, so nobody has to tidy it up.
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.take()) {
+            process.worker.kill();
+        }
         let Stage { counts, trace, objection, .. } = self.stage;
         Outcome { counts, trace: trace.value(), objection }
     }
