@@ -61,9 +61,9 @@
 //!
 //! # One version, one content
 //! Nothing is sent before it is durable. A node whose disk went back in time would reuse versions; so a node that
-//! starts is **not settled**, and must not accept writes, before it knows better (`settle.rs`). If nothing vouches for its
-//! disk, it goes on under a new site id at once (I2). Otherwise its peers say how much of its log they know; if that
-//! is more than it does, or nobody answers, it does so too.
+//! starts is **not settled**, and must not accept writes, before its peers have said how much of its log they know
+//! (`settle.rs`). If that is more than it does, or nobody answers, it goes on under a new site id (I2). If nothing vouches
+//! for its disk, it does so whatever they say.
 //!
 //! # Retired sites
 //! Each new site id leaves an old one behind, whose log never grows again. The first version of the new log vouches
@@ -324,7 +324,7 @@ impl Core {
         self.choosing.mark(site);
         self.held = vector.clone();
         self.mark_all_shown();
-        self.settled_anew();
+        self.settled_anew(now);
         self.send_heads(now);
         self.catch_up_followers();
         self.choose_upstreams(now);

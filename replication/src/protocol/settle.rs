@@ -1,6 +1,7 @@
 //! Settling: a node that starts must not write under its old site id before it knows that nobody holds versions of that
-//! site which its own disk has lost (invariant I2). Where the disk itself is in doubt, nobody is asked, since readers
-//! may know more than all peers: the node goes on under a new site id.
+//! site which its own disk has lost (invariant I2). Where the disk itself is in doubt, it goes on under a new site id
+//! whatever they know, since readers may know more than all peers. It waits for their word all the same: until then it can't
+//! tell how much it lacks of what clients have seen.
 
 use std::time::Duration;
 
@@ -23,9 +24,13 @@ enum Phase {
         until: Now,
     },
     /// The site id is to be renewed, whatever the peers say.
-    Doubting,
-    /// The site id is being renewed.
-    Renewing,
+    Doubting {
+        alone: bool,
+    },
+    /// The site id is being renewed; whether the peers have had their say by then, or there are none.
+    Renewing {
+        asked: bool,
+    },
     Over,
 }
 
@@ -33,7 +38,10 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// The disk is not certain to be the newest one of this node: it goes on under a new site id.
-    InDoubt,
+    InDoubt {
+        /// The node was given nobody to ask.
+        alone: bool,
+    },
     /// The disk is the newest as far as the node can tell; the peers have their say all the same.
     Asking,
     /// The same, and the node was given nobody to ask.
@@ -43,6 +51,8 @@ pub enum Start {
 #[derive(Debug)]
 pub(super) struct Settling {
     phase: Phase,
+    /// The site id was made in this start: nobody can know more of its log.
+    fresh: bool,
     announced: bool,
 }
 
@@ -52,9 +62,9 @@ impl Settling {
             _ if mutation::is_on(Mutation::ReuseVersion) => Phase::Over,
             Start::Alone => Phase::Over,
             Start::Asking => Phase::Asking { since: None },
-            Start::InDoubt => Phase::Doubting,
+            Start::InDoubt { alone } => Phase::Doubting { alone },
         };
-        Self { phase, announced: false }
+        Self { phase, fresh: false, announced: false }
     }
 
     pub fn is_over(&self) -> bool {
@@ -78,6 +88,8 @@ impl Core {
                 if answers > 0 {
                     self.settling.phase = Phase::Answered { until: now + OTHERS };
                     self.settle(now);
+                } else if now >= since + PATIENCE && self.settling.fresh {
+                    self.settling.phase = Phase::Over;
                 } else if now >= since + PATIENCE {
                     // An empty log proves nothing: the disk may be a copy from before the first write.
                     tracing::warn!(
@@ -89,25 +101,33 @@ impl Core {
             Phase::Answered { until } if now >= until || answers == self.peers.len() => {
                 self.settling.phase = Phase::Over;
             }
-            Phase::Doubting => self.lost_tail(),
-            Phase::Answered { .. } | Phase::Renewing | Phase::Over => {}
+            Phase::Doubting { alone } => self.renew(alone),
+            Phase::Answered { .. } | Phase::Renewing { .. } | Phase::Over => {}
         }
         self.announce_settled();
     }
 
     /// A peer knows more of our log than we do, or might.
     pub(super) fn lost_tail(&mut self) {
-        if self.settling.phase != Phase::Renewing {
-            self.settling.phase = Phase::Renewing;
-            self.settling.announced = false;
-            self.actions.push(Action::RenewSite);
+        if !matches!(self.settling.phase, Phase::Renewing { .. }) {
+            self.renew(true);
         }
     }
 
+    fn renew(&mut self, asked: bool) {
+        self.settling.phase = Phase::Renewing { asked };
+        self.settling.announced = false;
+        self.actions.push(Action::RenewSite);
+    }
+
     /// The new site id is on the disk.
-    pub(super) fn settled_anew(&mut self) {
-        self.settling.phase = Phase::Over;
-        self.announce_settled();
+    pub(super) fn settled_anew(&mut self, now: Now) {
+        self.settling.fresh = true;
+        self.settling.phase = match self.settling.phase {
+            Phase::Renewing { asked: false } => Phase::Asking { since: Some(now) },
+            _ => Phase::Over,
+        };
+        self.settle(now);
     }
 
     fn announce_settled(&mut self) {

@@ -69,7 +69,7 @@ impl ReplicaConfig {
     /// What a node with this store may rely on.
     fn beginning(&self, store: &Store) -> Start {
         match (store.was_in_doubt(), self.alone) {
-            (true, _) => Start::InDoubt,
+            (true, alone) => Start::InDoubt { alone },
             (false, true) => Start::Alone,
             (false, false) => Start::Asking,
         }

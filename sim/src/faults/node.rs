@@ -223,7 +223,7 @@ impl World {
         (node.site, node.vector) = (site, held.clone());
         store.hold_writes();
         let config = Config { node: id(number), region: "sim".into(), relay_above: 100 };
-        let start = if store.was_in_doubt() { Start::InDoubt } else { Start::Asking };
+        let start = if store.was_in_doubt() { Start::InDoubt { alone: false } } else { Start::Asking };
         self.stage.start(number, Core::new(config, site, held.clone(), start));
         let process = Process {
             desk: Desk::new(store.clone()),

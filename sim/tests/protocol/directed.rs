@@ -301,16 +301,40 @@ fn i2_a_node_that_nobody_answers_renews_its_site_whatever_it_holds() {
 #[test]
 fn i2_a_node_whose_disk_is_in_doubt_renews_its_site_at_once_whatever_its_peers_say() {
     for held in [&[][..], &[(HERE, 10)]] {
-        let mut core = core(held, Start::InDoubt);
+        let mut core = core(held, Start::InDoubt { alone: false });
         let mut actions = core.actions();
         actions.extend(meet(&mut core, 2, WRITER, held, 5, at(10)));
         actions.extend(tell(&mut core, Event::Tick, at(9_000)));
         assert_eq!(renewals(&actions), 1);
         assert!(!core.is_settled(), "not before the new site id is on the disk");
-        let renewed = Event::SiteRenewed { site: SiteId([9; 16]), vector: Arc::new(vector(held)) };
-        tell(&mut core, renewed, at(9_010));
+        tell(&mut core, goes_on(held), at(9_010));
         assert!(core.is_settled());
     }
+}
+
+fn goes_on(held: &[(SiteId, u64)]) -> Event {
+    Event::SiteRenewed { site: SiteId([9; 16]), vector: Arc::new(vector(held)) }
+}
+
+#[test]
+fn a_node_whose_disk_was_in_doubt_knows_what_it_lacks_before_it_is_settled() {
+    let in_doubt = |alone| {
+        let mut core = core(&[(HERE, 10)], Start::InDoubt { alone });
+        assert_eq!(renewals(&core.actions()), 1);
+        tell(&mut core, goes_on(&[(HERE, 10)]), at(100));
+        core
+    };
+    assert!(in_doubt(true).is_settled(), "there is nobody to ask");
+    let mut core = in_doubt(false);
+    assert!(!core.is_settled());
+    let actions = meet(&mut core, 2, WRITER, &[(HERE, 12)], 5, at(200));
+    assert!(core.is_settled(), "the only peer has said what it holds");
+    assert_eq!(renewals(&actions), 0);
+    let mut core = in_doubt(false);
+    assert_eq!(renewals(&tell(&mut core, Event::Tick, at(5_000))), 0);
+    assert!(!core.is_settled());
+    assert_eq!(renewals(&tell(&mut core, Event::Tick, at(5_200))), 0, "once is enough");
+    assert!(core.is_settled(), "nobody answers");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl World {
         let (site, held) = (disk.site, disk.vector());
         let region = self.stage.seats[node].region.into();
         let config = Config { node: id(node), region, relay_above: self.conditions.relay_above };
-        let start = if self.nodes[node].in_doubt { Start::InDoubt } else { Start::Asking };
+        let start = if self.nodes[node].in_doubt { Start::InDoubt { alone: false } } else { Start::Asking };
         self.stage.start(node, Core::new(config, site, held, start));
         let now = self.stage.now();
         self.nodes[node].process = Some(Process { disk_free: now, news_free: now, ..Process::default() });
