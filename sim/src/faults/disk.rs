@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use mychat_replication::{
     NodeId,
     log::SiteId,
@@ -21,9 +21,12 @@ use rusqlite::Connection;
 use super::upgrade;
 use crate::virtual_time::{Chance, Time};
 
-/// Databases as they are before anything was written, which each run copies.
+/// A database as it is before anything was written, of which each node gets a copy with its own ids.
 pub struct Templates {
     now: Vec<u8>,
+    /// Where the ids of its node and of its site are in it.
+    node: Vec<usize>,
+    site: Vec<usize>,
 }
 
 impl Templates {
@@ -33,9 +36,36 @@ impl Templates {
         let surroundings = super::node::Machine::new(0);
         let opened = Store::open_inline(&path, &upgrade::schema(false), upgrade::derive(false), surroundings);
         let (store, worker) = opened.context("the template of the databases can't be made")?;
+        let (node, site) = (store.node().0, store.site().0);
         drop((store, worker));
-        Ok(Self { now: fs::read(&path)? })
+        Connection::open(&path)?.execute("UPDATE replication_node SET stamp = 0", [])?;
+        let now = fs::read(&path)?;
+        let places = |id: [u8; 16]| -> Vec<usize> {
+            let ids = now.windows(id.len()).enumerate();
+            ids.filter(|(_, bytes)| *bytes == id).map(|(at, _)| at).collect()
+        };
+        let (node, site) = (places(node), places(site));
+        ensure!(!node.is_empty() && !site.is_empty(), "the ids are not found in the template");
+        Ok(Self { now, node, site })
     }
+
+    /// The bytes of a database of `node`, which writes `site`.
+    fn database_of(&self, node: NodeId, site: SiteId) -> Vec<u8> {
+        let mut database = self.now.clone();
+        for (places, id) in [(&self.node, node.0), (&self.site, site.0)] {
+            for at in places {
+                database[*at..][..id.len()].copy_from_slice(&id);
+            }
+        }
+        database
+    }
+}
+
+/// A copy of a database, with its log if it has one.
+#[derive(Debug)]
+pub struct Backup {
+    database: Vec<u8>,
+    log: Option<Vec<u8>>,
 }
 
 /// The disk of one node.
@@ -48,17 +78,17 @@ pub struct Disk {
     /// How long what it does takes, and until when.
     pub slow: (Time, Time),
     pub full_until: Time,
+    /// Whether the connection that writes may have been told that there is no room.
+    limited: bool,
 }
 
 impl Disk {
     /// A disk with an empty database for `node`, which writes `site`.
     pub fn new(home: PathBuf, templates: &Templates, node: NodeId, site: SiteId) -> anyhow::Result<Self> {
-        let disk = Self { home, durable: 0, slow: (Time::ZERO, Time::ZERO), full_until: Time::ZERO };
+        let disk =
+            Self { home, durable: 0, slow: (Time::ZERO, Time::ZERO), full_until: Time::ZERO, limited: false };
         fs::create_dir_all(&disk.home)?;
-        fs::write(disk.database(), &templates.now)?;
-        let db = Connection::open(disk.database())?;
-        db.execute("INSERT OR REPLACE INTO replication_node VALUES (1, ?1, 0)", [node.0])?;
-        db.execute("UPDATE crsql_site_id SET site_id = ?1 WHERE ordinal = 0", [site.0])?;
+        fs::write(disk.database(), templates.database_of(node, site))?;
         Ok(disk)
     }
 
@@ -66,8 +96,13 @@ impl Disk {
         self.home.join("data.db")
     }
 
+    /// A file that SQLite has beside the database.
+    fn beside(&self, ending: &str) -> PathBuf {
+        self.home.join(format!("data.db{ending}"))
+    }
+
     pub fn log(&self) -> PathBuf {
-        log_of(&self.database())
+        self.beside("-wal")
     }
 
     /// Bytes that are in the write-ahead log.
@@ -91,8 +126,12 @@ impl Disk {
         }
     }
 
-    /// Says how much room the connection that writes has.
-    pub fn limit(&self, worker: &Worker, full: bool) {
+    /// Says how much room the connection that writes has. A new one has all that there is.
+    pub fn limit(&mut self, worker: &Worker, full: bool) {
+        if !full && !self.limited {
+            return;
+        }
+        self.limited = full;
         let Ok(db) = worker.connection() else { return };
         // A limit below what the database has is raised to that: so no page can be added.
         let pages = if full { 1 } else { u32::MAX - 1 };
@@ -118,45 +157,28 @@ impl Disk {
 
     /// The index of the log was in the memory of the process that is gone.
     fn forget_index(&self) -> io::Result<()> {
-        match fs::remove_file(beside(&self.database(), "-shm")) {
+        match fs::remove_file(self.beside("-shm")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 
     /// Copies the database aside, as a backup does.
-    pub fn back_up(&self) -> io::Result<PathBuf> {
-        let copy = self.home.join("copy.db");
-        fs::copy(self.database(), &copy)?;
-        if self.log().exists() {
-            fs::copy(self.log(), log_of(&copy))?;
-        } else {
-            let _ = fs::remove_file(log_of(&copy));
-        }
-        Ok(copy)
+    pub fn back_up(&self) -> io::Result<Backup> {
+        let log = if self.log().exists() { Some(fs::read(self.log())?) } else { None };
+        Ok(Backup { database: fs::read(self.database())?, log })
     }
 
     /// Puts a copy in place of the database, which nobody has open.
-    pub fn restore(&mut self, copy: &Path) -> io::Result<()> {
-        fs::copy(copy, self.database())?;
-        if log_of(copy).exists() {
-            fs::copy(log_of(copy), self.log())?;
-        } else if self.log().exists() {
-            fs::remove_file(self.log())?;
+    pub fn restore(&mut self, copy: &Backup) -> io::Result<()> {
+        fs::write(self.database(), &copy.database)?;
+        match &copy.log {
+            Some(log) => fs::write(self.log(), log)?,
+            None if self.log().exists() => fs::remove_file(self.log())?,
+            None => {}
         }
         self.forget_index()
     }
-}
-
-fn log_of(database: &Path) -> PathBuf {
-    beside(database, "-wal")
-}
-
-/// A file that SQLite has beside a database.
-fn beside(database: &Path, ending: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
 }
 
 /// The length of a file; 0 where there is none.

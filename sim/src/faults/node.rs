@@ -22,7 +22,7 @@ use tokio::sync::broadcast;
 
 use super::{
     calls::Answer,
-    disk::{self, Disk},
+    disk::{self, Backup, Disk},
     oracle::{Rule, readers::Members},
     upgrade,
     world::{AtNode, World},
@@ -126,7 +126,7 @@ pub struct Node {
     /// How wrong its clock is, in milliseconds.
     pub ahead: i64,
     /// A copy of the database, and what it holds.
-    pub copy: Option<(PathBuf, VersionVector)>,
+    pub copy: Option<(Backup, VersionVector)>,
     /// The next start is on the copy.
     pub restores: bool,
     /// Its disk has gone back in time, and it has not found out yet what that means.

@@ -175,11 +175,11 @@ impl World {
         self.last_busy = self.stage.now();
         let node = &mut self.nodes[number];
         let restored = std::mem::take(&mut node.restores);
-        if restored && let Some((copy, vector)) = node.copy.clone() {
-            if let Err(error) = node.disk.restore(&copy) {
+        if restored && let Some((copy, vector)) = &node.copy {
+            if let Err(error) = node.disk.restore(copy) {
                 return self.stage.object(Rule::Panic, format!("no copy to restore: {error}"));
             }
-            (node.vector, node.went_back) = (vector, true);
+            (node.vector, node.went_back) = (vector.clone(), true);
             self.stage.count("fault: older copy restored");
             self.forget_lost("version lost with the only disk");
         }
