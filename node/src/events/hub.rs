@@ -347,8 +347,9 @@ impl Task {
                 if after >= end {
                     break;
                 }
+                let logs = self.store.logs();
                 let read = move |db: &rusqlite::Connection| {
-                    let piece = mychat_replication::store::read_log(db, site, after, PIECE)?;
+                    let piece = logs.read(db, site, after, PIECE)?;
                     piece
                         .frames
                         .iter()

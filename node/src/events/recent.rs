@@ -13,7 +13,7 @@ use std::{
 use mychat_replication::{
     clock::Stamp,
     log::{SiteId, Version, VersionVector},
-    store::{Store, StoreError, read_log},
+    store::{LogReader, Store, StoreError},
 };
 use tokio::sync::Semaphore;
 
@@ -98,8 +98,8 @@ impl Recent {
         if let Some(piece) = self.kept(site, after) {
             return Ok(piece);
         }
-        let held = self.store.vector();
-        let piece = Arc::new(self.store.read(move |db| read(db, site, after, held)).await?);
+        let (held, logs) = (self.store.vector(), self.store.logs());
+        let piece = Arc::new(self.store.read(move |db| read(db, &logs, site, after, held)).await?);
         self.keep(site, &piece);
         Ok(piece)
     }
@@ -136,6 +136,7 @@ impl Recent {
 
 fn read(
     db: &rusqlite::Connection,
+    logs: &LogReader,
     site: SiteId,
     after: Version,
     held: Arc<VersionVector>,
@@ -143,7 +144,7 @@ fn read(
     let nobody = Audience::default();
     let (mut versions, mut bytes, mut upto) = (Vec::new(), 0, after);
     let mut last = Stamp::default();
-    for frame in read_log(db, site, after, PIECE)?.frames {
+    for frame in logs.read(db, site, after, PIECE)?.frames {
         let mut events = Vec::new();
         for step in steps::of_frame(db, &frame, &nobody)?.steps {
             let Step::Event { sequence, mut event } = step else { continue };

@@ -66,7 +66,7 @@ pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
-    db.set_prepared_statement_cache_capacity(128);
+    db.set_prepared_statement_cache_capacity(192);
     db.execute_batch(&cache_size(*WRITER_CACHE / READER_PART))?;
     keep_plans(&db)?;
     mychat_crsqlite::load(&db).map_err(|error| match error {

@@ -1,4 +1,7 @@
 //! Reading a site's log back from the database: for peers and clients that are behind.
+//!
+//! The extension's own table of changes would say the same, but for each look at it it makes one statement over all
+//! tables anew, which costs more than to read a short log. So each table is read with a statement that connections keep.
 
 use std::sync::Arc;
 
@@ -21,63 +24,128 @@ pub struct LogRead {
     pub complete: bool,
 }
 
-/// The frames of `site` from after `after` on: at least one if there is any, then as many as fit `max_bytes`.
-///
-/// Bounds memory by one version more than `max_bytes`, however far behind the reader is (invariant I7).
-pub fn read(db: &Connection, site: SiteId, after: Version, max_bytes: usize) -> rusqlite::Result<LogRead> {
-    let held = held(db, site)?;
-    let mut collected = Collected { site, at: after, bytes: 0, frames: Vec::new() };
-    while collected.at < held {
-        let upto = Version(held.0.min(collected.at.0.saturating_add(SPAN)));
-        let full = collected.read_span(db, upto, max_bytes)?;
-        if full {
-            return Ok(LogRead { frames: collected.frames, complete: false });
-        }
-        collected.reach(upto);
-    }
-    Ok(LogRead { frames: collected.frames, complete: true })
+/// Reads logs from a database with certain replicated tables.
+#[derive(Debug, Clone)]
+pub struct LogReader {
+    tables: Arc<[TableLog]>,
 }
 
-/// How much of `site`'s log the snapshot holds.
-fn held(db: &Connection, site: SiteId) -> rusqlite::Result<Version> {
+/// How the changes of one table are read.
+#[derive(Debug)]
+pub struct TableLog {
+    name: Arc<str>,
+    /// The changes of a site, by the number that it has in the database, in the order of their versions.
+    changes: String,
+}
+
+impl TableLog {
+    /// For a table with this primary key and these other columns.
+    pub fn new(name: &Arc<str>, keys: &[String], columns: &[String]) -> Self {
+        let of =
+            |table: &str| keys.iter().map(|key| format!("{table}.\"{key}\"")).collect::<Vec<_>>().join(", ");
+        let (key, same) = (of("p"), format!("({}) = ({})", of("t"), of("p")));
+        let values: String =
+            columns.iter().map(|column| format!(" WHEN '{column}' THEN t.\"{column}\"")).collect();
+        // Where a row was never deleted and brought back, the extension writes down no causal length.
+        let changes = format!(
+            "SELECT c.db_version, crsql_pack_columns({key}), c.col_name, CASE c.col_name WHEN '' THEN NULL{values} END,
+                    c.col_version, coalesce(l.col_version, 1), c.seq
+             FROM \"{name}__crsql_clock\" c
+             JOIN \"{name}__crsql_pks\" p ON p.__crsql_key = c.key
+             LEFT JOIN \"{name}__crsql_clock\" l ON l.key = c.key AND l.col_name = '-1'
+             LEFT JOIN \"{name}\" t ON {same}
+             WHERE c.site_id = ?1 AND c.db_version > ?2 AND c.db_version <= ?3 ORDER BY c.db_version"
+        );
+        Self { name: Arc::clone(name), changes }
+    }
+}
+
+impl LogReader {
+    pub(super) fn new(tables: impl IntoIterator<Item = TableLog>) -> Self {
+        Self { tables: tables.into_iter().collect() }
+    }
+
+    /// The frames of `site` from after `after` on: at least one if there is any, then as many as fit `max_bytes`.
+    ///
+    /// Bounds memory by one version more than `max_bytes`, however far behind the reader is (invariant I7).
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn read(
+        &self,
+        db: &Connection,
+        site: SiteId,
+        after: Version,
+        max_bytes: usize,
+    ) -> rusqlite::Result<LogRead> {
+        let (held, number) = held(db, site)?;
+        let mut collected =
+            Collected { tables: &self.tables, site, number, at: after, bytes: 0, frames: Vec::new() };
+        while collected.at < held {
+            let upto = Version(held.0.min(collected.at.0.saturating_add(SPAN)));
+            let full = collected.read_span(db, upto, max_bytes)?;
+            if full {
+                return Ok(LogRead { frames: collected.frames, complete: false });
+            }
+            collected.reach(upto);
+        }
+        Ok(LogRead { frames: collected.frames, complete: true })
+    }
+}
+
+/// How much of `site`'s log the snapshot holds, and the number of the site in it.
+fn held(db: &Connection, site: SiteId) -> rusqlite::Result<(Version, Option<i64>)> {
     // The own log is the extension's to count, which also counts other sites', but not what was set aside of them.
     db.prepare_cached(
         "SELECT max(coalesce((SELECT version FROM replication_vector WHERE grp = ?1 AND site = ?2), 0),
-                    coalesce((SELECT db_version FROM crsql_db_versions WHERE site_id = ?2), 0))",
+                    coalesce((SELECT db_version FROM crsql_db_versions WHERE site_id = ?2), 0)),
+                (SELECT ordinal FROM crsql_site_id WHERE site_id = ?2)",
     )?
-    .query_row((GroupId::GLOBAL.0, site.0), |row| row.get::<_, i64>(0))
-    .map(|version| Version(version.cast_unsigned()))
+    .query_row((GroupId::GLOBAL.0, site.0), |row| {
+        Ok((Version(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?))
+    })
 }
 
-struct Collected {
+struct Collected<'l> {
+    tables: &'l [TableLog],
     site: SiteId,
+    /// None where all that is held of it was set aside.
+    number: Option<i64>,
     /// Up to where the frames reach.
     at: Version,
     bytes: usize,
     frames: Vec<Frame>,
 }
 
-impl Collected {
+impl Collected<'_> {
     /// Adds the versions up to `upto`; says whether `max_bytes` stopped it before the end.
     ///
     /// A version's changes are those in the tables that nothing has overwritten since, and those that were set aside.
     fn read_span(&mut self, db: &Connection, upto: Version, max_bytes: usize) -> rusqlite::Result<bool> {
-        let span = (self.site.0, self.at.0.cast_signed(), upto.0.cast_signed());
-        let mut merged = db.prepare_cached(
-            "SELECT db_version, \"table\", pk, cid, val, col_version, cl, seq FROM crsql_changes
-             WHERE site_id = ?1 AND db_version > ?2 AND db_version <= ?3 ORDER BY db_version, seq",
-        )?;
+        let (from, to) = (self.at.0.cast_signed(), upto.0.cast_signed());
+        let mut merged = self
+            .tables
+            .iter()
+            .map(|table| Ok((&table.name, db.prepare_cached(&table.changes)?)))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut aside = db.prepare_cached(
             "SELECT version, frame FROM replication_held WHERE site = ?1 AND version > ?2 AND version <= ?3
              UNION ALL
              SELECT version, frame FROM replication_quarantine WHERE site = ?1 AND version > ?2 AND version <= ?3
              ORDER BY version",
         )?;
-        let mut merged = Ahead::new(merged.query(span)?, |row| Ok(vec![change(row)?]))?;
-        let mut aside = Ahead::new(aside.query(span)?, set_aside)?;
-        while let Some(version) = merged.version().into_iter().chain(aside.version()).min() {
-            let mut changes = merged.take(version)?;
-            changes.extend(aside.take(version)?);
+        let mut merged = merged
+            .iter_mut()
+            .map(|(table, changes)| {
+                Ahead::new(changes.query((self.number, from, to))?, |row| Ok(vec![change(table, row)?]))
+            })
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut aside = Ahead::new(aside.query((self.site.0, from, to))?, set_aside)?;
+        while let Some(version) = merged.iter().filter_map(Ahead::version).chain(aside.version()).min() {
+            let mut changes = aside.take(version)?;
+            for table in &mut merged {
+                changes.extend(table.take(version)?);
+            }
             changes.sort_by_key(|change| change.sequence);
             self.push(version, changes);
             if self.bytes >= max_bytes {
@@ -156,16 +224,16 @@ impl<'s, F: Fn(&Row<'_>) -> rusqlite::Result<Vec<Change>>> Ahead<'s, F> {
     }
 }
 
-/// A row of `crsql_changes`, after its version.
-fn change(row: &Row<'_>) -> rusqlite::Result<Change> {
+/// A change of a table, after its version.
+fn change(table: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<Change> {
     Ok(Change {
-        table: Arc::from(row.get_ref(1)?.as_str()?),
-        key: row.get(2)?,
-        column: Arc::from(row.get_ref(3)?.as_str()?),
-        value: row.get(4)?,
-        column_version: row.get(5)?,
-        causal_length: row.get(6)?,
-        sequence: row.get(7)?,
+        table: Arc::clone(table),
+        key: row.get(1)?,
+        column: Arc::from(row.get_ref(2)?.as_str()?),
+        value: row.get(3)?,
+        column_version: row.get(4)?,
+        causal_length: row.get(5)?,
+        sequence: row.get(6)?,
     })
 }
 

@@ -55,7 +55,7 @@ use error::is_environment;
 pub use error::{DiskFault, OpenError, StoreError};
 pub use health::Health;
 pub use inline::Worker;
-pub use log_reader::LogRead;
+pub use log_reader::{LogRead, LogReader};
 pub use schema::{Migration, Schema};
 pub use surroundings::{Surroundings, System};
 
@@ -176,6 +176,8 @@ struct Inner {
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
     retired: watch::Receiver<Arc<Retirements>>,
+    /// A database that is adopted has the same tables.
+    logs: LogReader,
     health: watch::Receiver<Health>,
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
@@ -448,7 +450,14 @@ impl Store {
         after: Version,
         max_bytes: usize,
     ) -> Result<LogRead, StoreError> {
-        self.read(move |db| Ok::<_, StoreError>(log_reader::read(db, site, after, max_bytes)?)).await
+        let logs = self.logs();
+        self.read(move |db| Ok::<_, StoreError>(logs.read(db, site, after, max_bytes)?)).await
+    }
+
+    /// Reads logs inside a read that is under way; see [`Store::read_log`].
+    #[must_use]
+    pub fn logs(&self) -> LogReader {
+        self.inner.logs.clone()
     }
 
     /// Stops the writer after what is queued, and closes the database.
@@ -496,17 +505,4 @@ impl Drop for Inner {
             connection::close(reader);
         }
     }
-}
-
-/// Reads a part of a site's log inside a read that is under way; see [`Store::read_log`].
-///
-/// # Errors
-/// What SQLite says.
-pub fn read_log(
-    db: &Connection,
-    site: SiteId,
-    after: Version,
-    max_bytes: usize,
-) -> rusqlite::Result<LogRead> {
-    log_reader::read(db, site, after, max_bytes)
 }

@@ -37,6 +37,7 @@ impl Store {
             site: writer.watch_site(),
             vector: writer.watch_vector(),
             retired: writer.watch_retired(),
+            logs: writer.logs(),
             health: writer.watch_health(),
             commits,
             readers: Arc::new(Mutex::new(Vec::new())),

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Null};
 
-use super::batch::{NewRow, Put};
+use super::{
+    batch::{NewRow, Put},
+    log_reader::{LogReader, TableLog},
+};
 use crate::log::{Change, Value, key};
 
 /// The statements that write one replicated table.
@@ -25,6 +28,7 @@ const ROW: &str = "-1";
 pub struct Tables {
     by_name: HashMap<String, Table>,
     data: Arc<str>,
+    logs: LogReader,
 }
 
 impl Tables {
@@ -37,19 +41,25 @@ impl Tables {
             )?
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        let mut by_name = HashMap::new();
+        let (mut by_name, mut logs) = (HashMap::new(), Vec::new());
+        let mut described = db.prepare("SELECT name, pk FROM pragma_table_info(?1) ORDER BY pk")?;
         for name in names {
-            let keys: Vec<String> = db
-                .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?
-                .query_map([&name], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            let columns = db
-                .prepare("SELECT name FROM pragma_table_info(?1) WHERE pk = 0")?
-                .query_map([&name], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            by_name.insert(name.clone(), Table::new(&name, &keys, columns));
+            let (mut keys, mut columns) = (Vec::new(), Vec::new());
+            let mut described = described.query([&name])?;
+            while let Some(column) = described.next()? {
+                let of_key = column.get::<_, u32>(1)? > 0;
+                if of_key { &mut keys } else { &mut columns }.push(column.get(0)?);
+            }
+            let table = Table::new(&name, &keys, columns);
+            logs.push(TableLog::new(&table.name, &keys, &table.columns));
+            by_name.insert(name, table);
         }
-        Ok(Self { by_name, data: Arc::from("data") })
+        Ok(Self { by_name, data: Arc::from("data"), logs: LogReader::new(logs) })
+    }
+
+    /// Reads their logs.
+    pub fn logs(&self) -> &LogReader {
+        &self.logs
     }
 
     /// Whether there is a place for `change`: a newer program has tables and columns that this one does not know.

@@ -21,6 +21,7 @@ use super::{
     batch::NewRow,
     connection, health,
     later::Later,
+    log_reader::LogReader,
     merge::{self, Merging},
     queue::{Finish, Job, Queue, Queued, Remote, Work},
     retired, site, start,
@@ -128,6 +129,10 @@ impl Writer {
 
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    pub fn logs(&self) -> LogReader {
+        self.tables.logs().clone()
     }
 
     pub fn watch_site(&self) -> watch::Receiver<SiteId> {
@@ -374,7 +379,7 @@ impl Writer {
             changes: std::mem::take(&mut group.changes),
         });
         #[cfg(debug_assertions)]
-        compare_with_log(db, &frame)?;
+        compare_with_log(db, self.tables.logs(), &frame)?;
         self.held.advance(site, group.version);
         self.reserved = reserved.unwrap_or(self.reserved);
         self.health.succeeded();
@@ -562,8 +567,8 @@ fn write_stamp(db: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
 
 /// The frame that was built from the rows in hand must be what the log says.
 #[cfg(debug_assertions)]
-fn compare_with_log(db: &Connection, frame: &Frame) -> rusqlite::Result<()> {
-    let read = super::log_reader::read(db, frame.site, frame.after, usize::MAX)?;
+fn compare_with_log(db: &Connection, logs: &LogReader, frame: &Frame) -> rusqlite::Result<()> {
+    let read = logs.read(db, frame.site, frame.after, usize::MAX)?;
     let in_log = read.frames.iter().flat_map(|frame| &frame.changes);
     assert!(frame.changes.iter().eq(in_log), "frame in hand {frame:?} differs from the log {read:?}");
     Ok(())
