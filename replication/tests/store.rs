@@ -8,7 +8,7 @@ use std::{
 
 use mychat_replication::{
     clock::Stamp,
-    log::{Frame, SiteId, Value, Version},
+    log::{Change, Frame, SiteId, Value, Version},
     store::{Applied, Derive, Migration, Row, Schema, Store, StoreError},
 };
 use rusqlite::Connection;
@@ -97,6 +97,68 @@ async fn dump(store: &Store) -> Vec<String> {
         })
         .await
         .expect("the tables are read")
+}
+
+/// What the extension says of a site's log: of each change all but the site.
+async fn changes_by_the_extension(store: &Store, site: SiteId) -> Vec<(Version, Change)> {
+    store
+        .read(move |db| {
+            let mut statement = db.prepare(
+                "SELECT db_version, \"table\", pk, cid, val, col_version, cl, seq FROM crsql_changes WHERE site_id = ?1
+                 ORDER BY db_version, seq",
+            )?;
+            let changes = statement.query_map([site.0], |row| {
+                let change = Change {
+                    table: row.get::<_, String>(1)?.into(),
+                    key: row.get(2)?,
+                    column: row.get::<_, String>(3)?.into(),
+                    value: row.get(4)?,
+                    column_version: row.get(5)?,
+                    causal_length: row.get(6)?,
+                    sequence: row.get(7)?,
+                };
+                Ok((Version(row.get::<_, i64>(0)? as u64), change))
+            })?;
+            Ok::<_, StoreError>(changes.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+        .expect("the extension answers")
+}
+
+#[tokio::test]
+async fn a_log_is_what_the_extension_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (open(folder.path(), "a.db"), open(folder.path(), "b.db"));
+    for round in 0..4 {
+        note(&a, round, "of the one").await;
+        // Overwritten by the next, erased by the last.
+        mark(&a, "ada", (round < 3).then_some(&[round])).await;
+        mark(&a, "eve", Some(&[round, 1])).await;
+        note(&b, 100 + round, "of the other").await;
+        mark(&b, "ada", Some(&[round])).await;
+    }
+    // A row without a value from the beginning, and several tables and rows in one version.
+    mark(&a, "nobody", None).await;
+    a.write(|batch| {
+        let site: Value = batch.site().0.into();
+        for id in 0..3u8 {
+            batch.insert("note", vec![b"other".as_slice().into(), vec![id].into()], vec![id]);
+            batch.set("mark", vec!["all".into(), site.clone()], Some(vec![id]));
+        }
+        Ok::<_, StoreError>(())
+    })
+    .await
+    .expect("written");
+    b.apply(log_of(&a, a.site(), 0).await).await.expect("applied");
+    for (store, site) in [(&a, a.site()), (&b, b.site()), (&b, a.site())] {
+        let frames = log_of(store, site, 0).await;
+        let read: Vec<(Version, Change)> = frames
+            .iter()
+            .flat_map(|frame| frame.changes.iter().map(|change| (frame.version, change.clone())))
+            .collect();
+        assert!(read.len() >= 5, "{read:?}");
+        assert_eq!(read, changes_by_the_extension(store, site).await);
+    }
 }
 
 #[tokio::test]

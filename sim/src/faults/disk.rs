@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -171,14 +171,21 @@ impl Disk {
 
     /// Puts a copy in place of the database, which nobody has open.
     pub fn restore(&mut self, copy: &Backup) -> io::Result<()> {
-        fs::write(self.database(), &copy.database)?;
+        overwrite(&self.database(), &copy.database)?;
         match &copy.log {
-            Some(log) => fs::write(self.log(), log)?,
+            Some(log) => overwrite(&self.log(), log)?,
             None if self.log().exists() => fs::remove_file(self.log())?,
             None => {}
         }
         self.forget_index()
     }
+}
+
+/// Puts bytes in place of what a file holds, keeping its memory.
+fn overwrite(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().create(true).truncate(false).write(true).open(file)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// The length of a file; 0 where there is none.
