@@ -372,7 +372,7 @@ async fn i5_what_is_in_doubt_is_told_once_more_on_streams_and_polls() {
 
 /// A cursor of a node where some site has retired another one, which no node here has heard of.
 pub(crate) fn cursor_of_elsewhere() -> String {
-    let sites = |from: u8| (from..from + 12).map(|number| SiteId([number; 16]));
+    let sites = |from: u8| (from..from + 20).map(|number| SiteId([number; 16]));
     let mut known = Retirements::default();
     for (site, by) in sites(40).zip(sites(60)) {
         known.learn(Retirement { site, upto: Version(4), by, at: Version(1), node: NodeId([1; 16]) });
