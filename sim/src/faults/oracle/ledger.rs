@@ -1,7 +1,10 @@
 //! Every version that was ever written, with its content: the judge of I2 and I3, and the memory of what was
 //! acknowledged (I1).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use mychat_replication::log::{Change, Frame, SiteId, VersionVector};
 
@@ -204,6 +207,15 @@ impl Ledger {
             .iter()
             .filter(move |((site, version), _)| vector.get(*site).0 < *version)
             .map(|(place, content)| (*place, content))
+    }
+
+    /// The sites of which anything was ever written.
+    pub fn sites(&self) -> impl Iterator<Item = SiteId> {
+        let next = |after: Option<SiteId>| {
+            let from = after.map_or(Bound::Unbounded, |site| Bound::Excluded((site, u64::MAX)));
+            self.versions.range((from, Bound::Unbounded)).next().map(|((site, _), _)| *site)
+        };
+        std::iter::successors(next(None), move |site| next(Some(*site)))
     }
 
     /// What a version holds.

@@ -89,6 +89,8 @@ pub struct Told<'t> {
 struct Stream {
     /// What the client had seen when it opened it.
     start: Seen,
+    /// The sites that there were then. A cursor names sites by a few bits of their ids, which one that comes later may share.
+    sites: BTreeSet<SiteId>,
     owed: BTreeMap<Id, (SiteId, u64, u32)>,
     may: BTreeSet<Id>,
     /// Messages of which the client has seen more than the node, or something that is in doubt: it is told anew what
@@ -112,7 +114,7 @@ impl Client {
 
     /// The client opens a stream with a cursor, at a node that holds `vector`.
     pub fn opens(&mut self, start: Seen, ledger: &Ledger, vector: &VersionVector, members: &Members) {
-        let mut stream = Stream { start, ..Stream::default() };
+        let mut stream = Stream { start, sites: ledger.sites().collect(), ..Stream::default() };
         for (space, account) in members.latest.keys() {
             if *account == self.account && members.has(*space, *account) {
                 stream.spaces.insert(*space);
@@ -330,7 +332,7 @@ pub fn told<'c>(
         stream.spaces.extend(ever.iter().filter(|(_, member)| *member == account).map(|(space, _)| *space));
         for ((site, version), sequence, fact) in &facts {
             let Fact::Sent { space, message } = fact else { continue };
-            if stream.start.covers(*site, *version, *sequence) {
+            if stream.sites.contains(site) && stream.start.covers(*site, *version, *sequence) {
                 continue;
             }
             if ever.contains(&(*space, account)) {
