@@ -9,6 +9,8 @@ use crate::virtual_time::{Time, millis, seconds};
 
 /// How long everything may take to come to rest.
 const PATIENCE: Time = seconds(180);
+/// How long after the last commit everybody who reads has been told of it.
+const TELLING: Time = seconds(1);
 
 impl World {
     /// Judges one database, while things go wrong.
@@ -71,6 +73,9 @@ impl World {
             if node.vector != *first {
                 return Some(format!("node {number} holds {:?}, another {first:?}", node.vector));
             }
+        }
+        if self.stage.now() < self.last_busy + TELLING {
+            return Some("something has just been written".to_owned());
         }
         (0..self.people.len())
             .find(|client| !self.is_up_to_date(*client))
