@@ -442,7 +442,7 @@ fn i5_a_cursor_without_retired_sites_is_good_at_every_node_that_knows_of_them() 
         let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random: number };
         node.write(move |batch| send(batch, space, draft))
     };
-    for _ in 0..12 {
+    for _ in 0..30 {
         a = a.renew();
         say(&mut a, "early");
     }
