@@ -11,7 +11,7 @@
 //! a site is a few bits of its id. Whoever knows the sites makes ids of them again: [`Cursor::read`]. A cursor of which
 //! some sites are not known works all the same, by those bits.
 //!
-//! Retired sites do not make cursors longer: [`Cursor::write`] leaves them out of a cursor of more than [`WHOLE_SITES`]
+//! Retired sites do not make cursors longer: [`Cursor::write`] leaves them out of a cursor of more than [`PLAIN_SITES`]
 //! (a third format; `cursor/retired.rs` has the rule), and [`Cursor::read`] puts them back. In memory a cursor is always
 //! whole. A node that lacks a version which retires sites can't read such a cursor yet ([`Unreadable::Unknown`]); it
 //! waits a little, and then has the client begin anew (`reset`). So does, at once, a node of a release that does not know
@@ -47,8 +47,6 @@ const COMPACT: u8 = 2;
 const SHORT: u8 = 3;
 /// So many are few.
 const PLAIN_SITES: usize = 8;
-/// A cursor of so many is short enough as a whole, and whole it is read also by a node that lacks what retires sites.
-const WHOLE_SITES: usize = 24;
 /// The longest cursor that is looked at: some hundred sites.
 const MAX_LENGTH: usize = 8 << 10;
 
@@ -146,7 +144,7 @@ impl Cursor {
 
     fn shortened(&self, retired: &Retired) -> Option<Vec<u8>> {
         let rest = self.marked.as_deref();
-        if self.entries.len() + rest.map_or(0, Marked::len) <= WHOLE_SITES {
+        if self.entries.len() + rest.map_or(0, Marked::len) <= PLAIN_SITES {
             return None;
         }
         let Short { listed, check } = retired.leave_out(&self.entries)?;
