@@ -4,8 +4,9 @@
 //! padding of: a format byte, the number of sites, then per site the eight bytes and the version (numbers as
 //! LEB128). A version may carry several events; a client that has seen only the first of them has a cursor with a
 //! rest: the place of the site in the list (its number of sites for one that is not listed, then with its eight
-//! bytes), how far the version is beyond the site's, and the sequence number within it. A node that lacks a site
-//! which the cursor names is behind the cursor.
+//! bytes), how far the version is beyond the site's, and the sequence number within it. Such rests are as many as there
+//! are sites of which it has seen the beginning of a version, in the order of the sites. A node that lacks a site which
+//! the cursor names is behind the cursor.
 //!
 //! A cursor of more than [`PLAIN_SITES`] sites has another format byte and a shorter form (`cursor/compact.rs`), in which
 //! a site is a few bits of its id. Whoever knows the sites makes ids of them again: [`Cursor::read`]. A cursor of which
@@ -60,8 +61,8 @@ pub struct Cursor {
     entries: Vec<(SitePrefix, u64)>,
     /// More of them, of which only a mark is known.
     marked: Option<Box<Marked>>,
-    /// A version of which only the beginning is seen.
-    part: Option<Part>,
+    /// Versions of which only the beginning is seen, by site; at most one of each.
+    parts: Vec<Part>,
     /// What of it is in doubt.
     doubts: Doubts,
 }
@@ -154,7 +155,7 @@ impl Cursor {
         marked.write(&mut bits);
         marked.write_last(&mut bits);
         bits.put(check.into(), 32);
-        self.write_part(&mut bits);
+        self.write_parts(&mut bits);
         Some(bits.bytes)
     }
 
@@ -165,20 +166,30 @@ impl Cursor {
         if version.0 <= self.seen(site) {
             return self;
         }
-        if let Some(before) = self.part.replace(Part { site, version: version.0, sequence }) {
-            let reach = self.reach(before.site);
-            self.doubts.raise(before.site, 0, reach);
+        let part = Part { site, version: version.0, sequence };
+        match self.parts.binary_search_by_key(&site, |part| part.site) {
+            Ok(at) => self.parts[at] = part,
+            Err(at) => self.parts.insert(at, part),
         }
         self
+    }
+
+    /// The version of a site of which only the beginning is seen.
+    fn part(&self, site: SitePrefix) -> Option<&Part> {
+        self.parts.binary_search_by_key(&site, |part| part.site).ok().map(|at| &self.parts[at])
+    }
+
+    /// What is seen of each site, be it only the beginning of a version.
+    fn reaches(&self) -> impl Iterator<Item = (SitePrefix, u64)> {
+        self.entries.iter().copied().chain(self.parts.iter().map(|part| (part.site, part.version)))
     }
 
     /// Whether the client has seen this change.
     #[must_use]
     pub fn has_seen(&self, site: SitePrefix, version: u64, sequence: u32) -> bool {
         version <= self.seen(site)
-            || self.part.is_some_and(|part| {
-                part.site == site
-                    && (version < part.version || (version == part.version && sequence <= part.sequence))
+            || self.part(site).is_some_and(|part| {
+                version < part.version || (version == part.version && sequence <= part.sequence)
             })
     }
 
@@ -193,9 +204,7 @@ impl Cursor {
                 }
             }
         }
-        if self.part.is_some_and(|part| part.site == site && part.version <= version) {
-            self.part = None;
-        }
+        self.parts.retain(|part| part.site != site || part.version > version);
         if !self.doubts.is_empty() {
             let reach = self.reach(site);
             self.doubts.raise(site, version, reach);
@@ -238,7 +247,7 @@ impl Cursor {
 
     /// The last version of a site of which the client has seen anything.
     fn reach(&self, site: SitePrefix) -> u64 {
-        let begun = self.part.filter(|part| part.site == site).map_or(0, |part| part.version);
+        let begun = self.part(site).map_or(0, |part| part.version);
         self.seen(site).max(begun)
     }
 
@@ -266,11 +275,9 @@ impl Cursor {
     /// The client is told something by a node that holds no more than this.
     pub fn doubt_beyond(&mut self, held: &VersionVector) {
         let held = Self::from(held);
-        let part = self.part.map(|part| (part.site, part.version));
-        for (site, version) in self.entries.iter().copied().chain(part) {
-            if version > held.seen(site) {
-                self.doubts.lower(Site::Known(site), held.seen(site));
-            }
+        let reaches: Vec<_> = self.reaches().filter(|(site, version)| *version > held.seen(*site)).collect();
+        for (site, _) in reaches {
+            self.doubts.lower(Site::Known(site), held.seen(site));
         }
         if let Some(marked) = &self.marked {
             for (bits, mark, version) in marked.not_covered_by(&held.entries) {
@@ -283,8 +290,7 @@ impl Cursor {
     #[must_use]
     pub fn is_covered_by(&self, vector: &VersionVector) -> bool {
         let held = Self::from(vector);
-        let part = self.part.map(|part| (part.site, part.version));
-        self.entries.iter().copied().chain(part).all(|(site, version)| held.seen(site) >= version)
+        self.reaches().all(|(site, version)| held.seen(site) >= version)
             && self.marked.as_ref().is_none_or(|marked| marked.not_covered_by(&held.entries).next().is_none())
     }
 
@@ -301,7 +307,7 @@ impl Cursor {
             bytes.extend_from_slice(site);
             put_varint(&mut bytes, *version);
         }
-        if let Some(part) = self.part {
+        for part in &self.parts {
             let at = self.entries.iter().position(|(site, _)| *site == part.site);
             put_varint(&mut bytes, at.unwrap_or(self.entries.len()) as u64);
             if at.is_none() {
@@ -318,17 +324,18 @@ impl Cursor {
         let mut bits = Bits::default();
         bits.put(COMPACT.into(), 8);
         Marked::of(&self.entries, self.marked.as_deref()).write(&mut bits);
-        self.write_part(&mut bits);
+        self.write_parts(&mut bits);
         bits.bytes
     }
 
-    fn write_part(&self, bits: &mut Bits) {
-        bits.put(self.part.is_some().into(), 1);
-        if let Some(part) = self.part {
+    fn write_parts(&self, bits: &mut Bits) {
+        for part in &self.parts {
+            bits.put(1, 1);
             bits.put(u64::from_be_bytes(part.site), 64);
             bits.gamma(part.version);
             bits.gamma(part.sequence.into());
         }
+        bits.put(0, 1);
     }
 
     /// Of many sites. For a list without the retired ones, also the check over these.
@@ -341,16 +348,16 @@ impl Cursor {
         } else {
             None
         };
-        let mut part = None;
-        if bits.take(1)? == 1 {
+        let mut parts = Vec::new();
+        while bits.take(1)? == 1 {
             let site = bits.take(64)?.to_be_bytes();
             let version = bits.gamma()?;
             let sequence = u32::try_from(bits.gamma()?).map_err(|_| Unreadable::Malformed)?;
-            part = Some(Part { site, version, sequence });
+            put_part(&mut parts, Part { site, version, sequence })?;
         }
         bits.end()?;
         let marked = Some(Box::new(marked)).filter(|marked| marked.len() > 0);
-        Ok((Self { marked, part, ..Self::default() }, check))
+        Ok((Self { marked, parts, ..Self::default() }, check))
     }
 
     fn parse(text: &str) -> Result<(Self, Option<u32>), Unreadable> {
@@ -385,10 +392,11 @@ impl Cursor {
             entries.push((*site, version));
         }
         let mut cursor = Self { entries, ..Self::default() };
-        if !rest.is_empty() {
-            cursor.part = Some(take_part(&mut rest, &cursor)?);
+        while !rest.is_empty() {
+            let part = take_part(&mut rest, &cursor)?;
+            put_part(&mut cursor.parts, part)?;
         }
-        if rest.is_empty() { Ok(cursor) } else { Err(Unreadable::Malformed) }
+        Ok(cursor)
     }
 }
 
@@ -443,6 +451,15 @@ fn take_part(rest: &mut &[u8], whole: &Cursor) -> Result<Part, Unreadable> {
     let version = whole.seen(site).checked_add(take_varint(rest)?).ok_or(Unreadable::Malformed)?;
     let sequence = u32::try_from(take_varint(rest)?).map_err(|_| Unreadable::Malformed)?;
     Ok(Part { site, version, sequence })
+}
+
+/// Parts are in the order of their sites.
+fn put_part(parts: &mut Vec<Part>, part: Part) -> Result<(), Unreadable> {
+    if parts.last().is_some_and(|last| last.site >= part.site) {
+        return Err(Unreadable::Malformed);
+    }
+    parts.push(part);
+    Ok(())
 }
 
 fn put_varint(out: &mut Vec<u8>, mut number: u64) {

@@ -54,7 +54,30 @@ proptest! {
         prop_assert!(!cursor.has_seen(prefix(site), version, sequence + 1));
         let mut whole = cursor;
         whole.advance(prefix(site), version);
-        prop_assert_eq!(whole.part, None);
+        prop_assert_eq!(whole.parts, []);
+    }
+
+    #[test]
+    fn beginnings_of_versions_of_several_sites_read_back(
+        vector in vectors_of(0..30), others in vectors_of(0..4), sequences in prop::collection::vec(0u32..300, 0..12)
+    ) {
+        let mut cursor = Cursor::from(&vector);
+        let sites = vector.iter().chain(others.iter()).map(|(site, _)| site);
+        let parts: Vec<_> = sites.step_by(3).zip(sequences).map(|(site, sequence)| {
+            (site, Version(vector.get(site).0.saturating_add(1)), sequence)
+        }).filter(|(site, version, _)| version.0 > vector.get(*site).0).collect();
+        for (site, version, sequence) in &parts {
+            cursor = cursor.with_part(*site, *version, *sequence);
+        }
+        prop_assume!(cursor.entries.len() == vector.iter().count());
+        let text = cursor.to_string();
+        prop_assert_eq!(read(&text, &vector), Ok(cursor.clone()));
+        for (at, (site, version, sequence)) in parts.iter().enumerate() {
+            prop_assert!(cursor.has_seen(prefix(*site), version.0, *sequence));
+            prop_assert!(!cursor.has_seen(prefix(*site), version.0, sequence + 1));
+            cursor.advance(prefix(*site), version.0);
+            prop_assert_eq!(cursor.parts.len(), parts.len() - at - 1);
+        }
     }
 
     #[test]

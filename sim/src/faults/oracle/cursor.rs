@@ -1,5 +1,5 @@
 //! Cursors, read by hand: a format byte, the number of sites, then of each the beginning of its id and a version;
-//! perhaps a version of which only the beginning was seen. Of many sites there are only the first bits of a mix of each
+//! perhaps versions of which only the beginning was seen. Of many sites there are only the first bits of a mix of each
 //! id, in order, as the differences between them. Such a list may also leave out retired sites: then it says of each of its
 //! sites the version in which it last retired another, and what all these retire is seen as far as they say.
 //!
@@ -19,7 +19,7 @@ type Site = [u8; 8];
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     sites: BTreeMap<Site, u64>,
-    part: Option<(Site, u64, u64)>,
+    parts: Vec<(Site, u64, u64)>,
     /// Whether it left sites out that are put back here.
     short: bool,
     /// How many bits there are of each mix, and the versions by these bits.
@@ -63,7 +63,7 @@ impl Seen {
             order.push(*site);
             seen.sites.insert(*site, number(&mut rest)?);
         }
-        if !rest.is_empty() {
+        while !rest.is_empty() {
             let at = number(&mut rest)? as usize;
             let site = match order.get(at) {
                 Some(site) => *site,
@@ -74,7 +74,7 @@ impl Seen {
                 }
             };
             let version = seen.sites.get(&site).copied().unwrap_or(0) + number(&mut rest)?;
-            seen.part = Some((site, version, number(&mut rest)?));
+            seen.parts.push((site, version, number(&mut rest)?));
         }
         Some(seen)
     }
@@ -114,13 +114,13 @@ impl Seen {
             }
             let _check = binary(bits, 32)?;
         }
-        let mut part = None;
-        if bits.next()? {
+        let mut parts = Vec::new();
+        while bits.next()? {
             let site = binary(bits, 64)?.to_be_bytes();
-            part = Some((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
+            parts.push((site, unary_and_binary(bits)?, unary_and_binary(bits)?));
         }
         let short = ledger.is_some();
-        let mut seen = Self { part, short, mixes: Some((width, versions)), ..Self::default() };
+        let mut seen = Self { parts, short, mixes: Some((width, versions)), ..Self::default() };
         if let Some(ledger) = ledger {
             let rows: Vec<Row> = ledger.retirements().filter_map(row).collect();
             for row in &rows {
@@ -193,8 +193,8 @@ impl Seen {
     pub fn covers(&self, site: SiteId, version: u64, sequence: u32) -> bool {
         let Some(site) = site.0.first_chunk::<8>() else { return false };
         self.upto(site) >= version
-            || self.part.is_some_and(|(part, begun, upto)| {
-                part == *site && (version < begun || (version == begun && u64::from(sequence) <= upto))
+            || self.parts.iter().any(|(part, begun, upto)| {
+                part == site && (version < *begun || (version == *begun && u64::from(sequence) <= *upto))
             })
     }
 }
