@@ -393,6 +393,69 @@ fn i5_a_client_hears_elsewhere_of_an_edit_that_its_node_had_before_the_message()
 }
 
 #[test]
+fn i5_whoever_was_added_before_the_founding_came_hears_of_the_space() {
+    for leaves in [false, true] {
+        let mut scene = Scene::new();
+        let me = scene.me;
+        let founder = AccountId::from_stamp(Stamp::from_millis(5), 2);
+        let space = SpaceId::from_stamp(Stamp::from_millis(7), 1);
+        scene.nodes[0].write(move |batch| {
+            spaces::found(batch, space, founder, spaces::Visibility::Private, "new".into(), String::new());
+            Ok(())
+        });
+        let knows = scene.all(0);
+        scene.take(1, 0, ALL);
+        scene.nodes[1].write(move |batch| Ok(spaces::join(batch, space, me, spaces::Role::Member)?));
+        let takes = if leaves { &[(1, ALL)][..] } else { &[(1, ALL), (0, ALL)] };
+        let (mut told, cursor) = scene.visit(2, &knows, takes);
+        if leaves {
+            assert!(told.is_empty(), "nothing can be said of a space that is not here: {told:?}");
+            told = scene.visit(1, &cursor, &[]).0;
+        }
+        let created: Vec<_> = told.iter().filter(|event| event.starts_with("space.created")).collect();
+        assert!(created.len() == 1 && created[0].contains(&space.to_string()), "{told:?}");
+    }
+}
+
+#[test]
+fn i5_a_client_that_was_cut_off_within_versions_of_two_sites_hears_the_rest_of_both() {
+    let mut scene = Scene::new();
+    let (me, space) = (scene.me, scene.space);
+    let before = scene.nodes[0].store.vector().as_ref().clone();
+    let draft = |body: &str, random| {
+        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        Draft { author: me, text, client_id: None, reply_to: None, thread: None, random }
+    };
+    for (node, names) in [(0, ["a-one", "a-two"]), (1, ["b-one", "b-two"])] {
+        let drafts = [draft(names[0], 20 + node as u64), draft(names[1], 30 + node as u64)];
+        scene.nodes[node].write(move |batch| {
+            for draft in drafts {
+                send(batch, space, draft)?;
+            }
+            Ok(())
+        });
+    }
+    // Neither of these nodes has the other's version.
+    let mut cursor = Cursor::from(&before).to_string();
+    for (node, first) in [(0, "a-one"), (1, "b-one")] {
+        let desk = Desk::new(scene.nodes[node].store.clone());
+        let session = SessionId::from_stamp(Stamp::from_millis(9), 1);
+        let mut reader = desk.open(me, session, Some(&cursor)).expect("a cursor").expect("a stream");
+        let items = reader.take().expect("the stream goes on");
+        assert!(items[0].data.contains(first), "{items:?}");
+        cursor = items[0].id.clone().expect("a cursor");
+    }
+    scene.take(2, 0, ALL);
+    scene.take(2, 1, ALL);
+    let (told, after) = scene.visit(2, &cursor, &[]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for rest in ["a-two", "b-two"] {
+        assert_eq!(told.iter().filter(|event| event.contains(rest)).count(), 1, "{told:?}");
+    }
+    assert_eq!(after, scene.all(2));
+}
+
+#[test]
 fn i5_a_commit_that_does_not_follow_what_was_told_brings_what_is_between() {
     let folder = tempfile::tempdir().unwrap();
     let mut a = Node::open(folder.path(), "a.db");

@@ -58,7 +58,14 @@ fn founded(db: &Connection, id: SpaceId, founding: &Founding) -> rusqlite::Resul
     };
     let Some(space) = resource::resource(db, id, viewer)? else { return Ok(None) };
     let data = if viewer.is_some() { space.json() } else { space.shared_json() };
-    Ok(Some(Event { kind: "space.created", space: None, accounts, at: current.created, data, anew: None }))
+    let kind = "space.created";
+    // Nothing was said of whoever was added before the founding came. A client that has seen the founding elsewhere, when
+    // its account was no member, has to hear of it now.
+    let anew = match founding {
+        Founding::Named { creator, .. } => accounts.iter().any(|account| account != creator).then_some(kind),
+        Founding::Direct { .. } => None,
+    };
+    Ok(Some(Event { kind, space: None, accounts, at: current.created, data, anew }))
 }
 
 fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite::Result<Option<Event>> {

@@ -365,7 +365,10 @@ impl World {
         };
         self.stage.trace.bytes(kind.as_bytes());
         self.stage.trace.bytes(cursor.as_deref().unwrap_or_default().as_bytes());
-        let space: Option<SpaceId> = text(&data, "space").and_then(|id| id.parse().ok());
+        let space = text(&data, if kind == "space.created" { "id" } else { "space" });
+        let space: Option<SpaceId> = space.and_then(|id| id.parse().ok());
+        let account: Option<AccountId> =
+            text(&data, "account").filter(|_| kind.starts_with("member")).and_then(|id| id.parse().ok());
         let message: Option<MessageId> =
             text(&data, if kind.starts_with("reaction") { "message" } else { "id" })
                 .filter(|_| kind.starts_with("message") || kind.starts_with("reaction"))
@@ -374,6 +377,7 @@ impl World {
             kind,
             space: space.map(|space| space.bytes()),
             message: message.map(|message| message.bytes()),
+            account: account.map(|account| account.bytes()),
             body: text(&data, "body").unwrap_or_default(),
             deleted: data.get("deleted").and_then(serde_json::Value::as_bool).unwrap_or(false),
             reactions: reactions(&data),

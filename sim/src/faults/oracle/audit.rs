@@ -38,6 +38,8 @@ pub struct Messages {
     pub texts: BTreeMap<Id, Option<String>>,
     /// The reactions to each, by account.
     pub reactions: BTreeMap<Id, Reactions>,
+    /// Who is a member where: spaces with accounts.
+    pub members: BTreeSet<(Id, Id)>,
 }
 
 /// Reactions to a message: who, and with what.
@@ -74,7 +76,7 @@ fn holding(db: &Connection, vector: VersionVector) -> rusqlite::Result<Holding> 
         dumps.insert(name.clone(), dump(db, name)?);
     }
     let quarantined = db.query_row("SELECT count(*) FROM replication_quarantine", [], |row| row.get(0))?;
-    let messages = Messages { texts: texts(db)?, reactions: reactions(db)? };
+    let messages = Messages { texts: texts(db)?, reactions: reactions(db)?, members: members(db)? };
     Ok(Holding { vector, cells, tables: names.into_iter().collect(), dumps, quarantined, messages })
 }
 
@@ -104,6 +106,24 @@ fn reactions(db: &Connection) -> rusqlite::Result<BTreeMap<Id, Reactions>> {
         reactions.entry(row.get(0)?).or_default().insert((row.get(1)?, row.get(2)?));
     }
     Ok(reactions)
+}
+
+/// Whose last membership of a space that is there has a role.
+fn members(db: &Connection) -> rusqlite::Result<BTreeSet<(Id, Id)>> {
+    let mut statement = db.prepare_cached(
+        "SELECT space, account, data FROM membership WHERE space IN (SELECT id FROM space) ORDER BY space, account, stamp",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut last = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let data: Option<Vec<u8>> = row.get(2)?;
+        // The format, then whether there is a role.
+        last.insert(
+            (row.get(0)?, row.get(1)?),
+            data.is_some_and(|data| data.get(1).is_some_and(|role| *role != 0)),
+        );
+    }
+    Ok(last.into_iter().filter(|(_, on)| *on).map(|(pair, _)| pair).collect())
 }
 
 /// The hash of a table's rows, in order.

@@ -87,6 +87,8 @@ pub struct Ledger {
     deleted: BTreeSet<Id>,
     /// Messages of which an edit or a deletion, or a reaction, went with the only disk that had it.
     unsaid: BTreeSet<(Id, Aspect)>,
+    /// Memberships of which a change went so, and spaces of which the founding did.
+    unmoved: BTreeSet<(Id, Option<Id>)>,
     /// Who has left a space at any time.
     left: BTreeSet<(Id, Id)>,
     /// What was answered with success.
@@ -188,6 +190,11 @@ impl Ledger {
             if !held && !std::mem::replace(&mut content.lost, true) {
                 lost += 1;
                 self.unsaid.extend(content.facts.iter().filter_map(changes));
+                self.unmoved.extend(content.facts.iter().filter_map(|(_, fact)| match fact {
+                    Fact::Founded { space } => Some((*space, None)),
+                    Fact::Member { space, account, .. } => Some((*space, Some(*account))),
+                    _ => None,
+                }));
             }
         }
         lost
@@ -237,6 +244,11 @@ impl Ledger {
     /// Whether a change of a message was lost: whoever was told of it knows more than all nodes.
     pub fn has_lost_change(&self, message: &Id, of: Aspect) -> bool {
         self.unsaid.contains(&(*message, of))
+    }
+
+    /// Whether a change of a membership was lost, or the space: whoever was told of it knows more than all nodes.
+    pub fn has_lost_membership(&self, space: Id, account: Id) -> bool {
+        [None, Some(account)].iter().any(|of| self.unmoved.contains(&(space, *of)))
     }
 
     /// Whether somebody took a message back.

@@ -67,6 +67,8 @@ pub struct Client {
     texts: BTreeMap<Id, (Id, Option<String>)>,
     /// The reactions to them, as far as it knows.
     reactions: BTreeMap<Id, Reactions>,
+    /// The spaces that it knows its account to be a member of; it asks for them before it opens a stream without a cursor.
+    member_of: Option<BTreeSet<Id>>,
     stream: Option<Stream>,
 }
 
@@ -77,6 +79,8 @@ pub struct Told<'t> {
     pub kind: &'t str,
     pub space: Option<Id>,
     pub message: Option<Id>,
+    /// Whose membership it is about.
+    pub account: Option<Id>,
     /// What the message says.
     pub body: &'t str,
     pub deleted: bool,
@@ -108,6 +112,7 @@ impl Client {
             edits: BTreeSet::new(),
             texts: BTreeMap::new(),
             reactions: BTreeMap::new(),
+            member_of: None,
             stream: None,
         }
     }
@@ -120,6 +125,7 @@ impl Client {
                 stream.spaces.insert(*space);
             }
         }
+        self.member_of.get_or_insert_with(|| stream.spaces.clone());
         for ((site, version), content) in ledger.held(vector) {
             for (sequence, fact) in &content.facts {
                 if let Fact::Sent { space, message } = fact
@@ -161,6 +167,7 @@ impl Client {
         self.edits.clear();
         self.texts.clear();
         self.reactions.clear();
+        self.member_of = None;
     }
 
     /// The stream is gone.
@@ -171,8 +178,17 @@ impl Client {
     /// The client is told of something.
     pub fn gets(&mut self, told: &Told<'_>) -> Verdict {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let Told { kind, space, message, body, deleted, reactions } = told;
+        let Told { kind, space, message, account, body, deleted, reactions } = told;
         let (kind, deleted) = (*kind, *deleted);
+        let own = *account == Some(self.account);
+        if let (Some(space), Some(member_of)) = (*space, &mut self.member_of) {
+            match kind {
+                "space.created" => drop(member_of.insert(space)),
+                "member.added" if own => drop(member_of.insert(space)),
+                "member.removed" if own => drop(member_of.remove(&space)),
+                _ => {}
+            }
+        }
         let (Some(space), Some(message)) = (*space, *message) else { return Ok(()) };
         match kind {
             "message.created" => {
@@ -248,6 +264,7 @@ impl Client {
     /// Everything is over: where it was always a member, the client knows of each message that it was told of what it
     /// says in the end, and who reacts to it how. It makes no difference at which nodes it was, when, and for how long.
     pub fn knows(&self, ledger: &Ledger, truth: &Messages) -> Verdict {
+        self.knows_its_spaces(ledger, &truth.members)?;
         for (message, (space, text)) in &self.texts {
             // One that is nowhere any more went with the only disk that had it.
             let Some(said) = truth.texts.get(message) else { continue };
@@ -269,6 +286,22 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// It knows of which spaces its account is a member, unless somebody was told of a change to that which is lost.
+    fn knows_its_spaces(&self, ledger: &Ledger, truth: &BTreeSet<(Id, Id)>) -> Verdict {
+        let Some(known) = &self.member_of else { return Ok(()) };
+        let stand = truth.iter().filter(|(_, account)| *account == self.account).map(|(space, _)| *space);
+        let stand: BTreeSet<Id> = stand.collect();
+        let wrong = known.symmetric_difference(&stand);
+        match wrong.into_iter().find(|space| !ledger.has_lost_membership(**space, self.account)) {
+            Some(space) => {
+                let (is, takes) = (stand.contains(space), known.contains(space));
+                let what = format!("a member of {}: {is}, and takes itself for one: {takes}", name(*space));
+                Err((Rule::NoGap, format!("a client is {what}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Everything is over, and the stream has given all that it has.
@@ -373,6 +406,7 @@ mod tests {
             kind,
             space: Some(SPACE),
             message: Some(MESSAGE),
+            account: None,
             body,
             deleted: kind == "message.deleted",
             reactions: emoji.iter().map(|emoji| (READER, (*emoji).to_owned())).collect(),
@@ -380,10 +414,35 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_must_know_its_spaces() {
+        let truth = |members: &[(Id, Id)]| Messages {
+            members: members.iter().copied().collect(),
+            ..Messages::default()
+        };
+        let judged = |client: &Client, truth: &Messages| client.knows(&Ledger::default(), truth).is_ok();
+        let mut client = reader(&[]);
+        client.member_of = Some(BTreeSet::new());
+        client.texts.clear();
+        assert!(judged(&client, &truth(&[])));
+        assert!(!judged(&client, &truth(&[(SPACE, READER)])));
+        for account in [[4; 16], READER] {
+            let added = Told { message: None, account: Some(account), ..told("member.added", "", &[]) };
+            client.gets(&added).expect("it may hear of that");
+            assert_eq!(judged(&client, &truth(&[(SPACE, READER), (SPACE, [4; 16])])), account == READER);
+        }
+        let removed = Told { message: None, account: Some(READER), ..told("member.removed", "", &[]) };
+        client.gets(&removed).expect("it may hear of that");
+        assert!(judged(&client, &truth(&[])));
+        client.gets(&Told { message: None, ..told("space.created", "", &[]) }).expect("it may hear of that");
+        assert!(!judged(&client, &truth(&[])) && judged(&client, &truth(&[(SPACE, READER)])));
+    }
+
+    #[test]
     fn the_last_that_a_reader_is_told_must_be_the_truth() {
         let truth = |text: Option<&str>, emoji: &[&str]| Messages {
             texts: [(MESSAGE, text.map(str::to_owned))].into(),
             reactions: [(MESSAGE, told("", "", emoji).reactions)].into(),
+            members: BTreeSet::new(),
         };
         let judged = |client: &Client, truth: &Messages| client.knows(&Ledger::default(), truth).is_ok();
         let edited =
