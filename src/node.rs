@@ -15,7 +15,7 @@ use mychat_sim::calibrate::{self, CalibrateArgs};
 use serde::Deserialize;
 
 use crate::{
-    cluster::key::follow,
+    cluster::key::KeyFile,
     settings::{layers, required},
     stopping,
 };
@@ -109,11 +109,12 @@ pub async fn run(command: NodeCommand, file: NodeArgs) -> anyhow::Result<()> {
     let args = command.args.over(file);
     let file = args.cluster_key.clone();
     let config = config(args)?;
-    let key = config.cluster_key.clone();
+    // Before anything that takes its time: who asks meanwhile is answered later.
+    let file = file.map(|file| KeyFile::watch(file, config.cluster_key.clone())).transpose()?;
     let node = Node::start(config).await?;
     let follow = async {
         match file {
-            Some(file) => follow(file, key, |key| Ok(node.rekey(key)?)).await,
+            Some(file) => file.follow(|key| Ok(node.rekey(key)?)).await,
             None => std::future::pending().await,
         }
     };

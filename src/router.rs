@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
-    cluster::key::follow,
+    cluster::key::KeyFile,
     node::{address, check_peers, check_url, read_key},
     settings::{layers, required},
     stopping,
@@ -83,10 +83,11 @@ pub async fn run(args: RouterArgs) -> anyhow::Result<()> {
         key: key.clone(),
         wrap_socket: None,
     };
+    let file = KeyFile::watch(file, key)?;
     let router = Router::start(config, mesh, args.public_url).await?;
     tokio::select! {
         asked = stopping::asked() => asked?,
-        () = follow(file, key, |key| Ok(router.mesh.rekey(key)?)) => {}
+        () = file.follow(|key| Ok(router.mesh.rekey(key)?)) => {}
     }
     router.stop().await;
     Ok(())

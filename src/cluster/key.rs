@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use mychat_replication::cluster::ClusterKey;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often a running server looks at its key file.
 const LOOK: Duration = Duration::from_secs(2);
@@ -70,38 +70,48 @@ fn replace(file: &Path, key: &ClusterKey) -> std::io::Result<()> {
     std::fs::rename(&fresh, file)
 }
 
-/// Hands over what the key file says whenever that changes. A file that can't be used is named in the log, and changes
-/// nothing.
-pub async fn follow(
+/// The file that the key in use came from.
+pub struct KeyFile {
     file: PathBuf,
-    mut current: ClusterKey,
-    take: impl Fn(&ClusterKey) -> anyhow::Result<()>,
-) {
-    let mut asked = match signal(SignalKind::hangup()) {
-        Ok(asked) => asked,
-        Err(error) => return tracing::error!(%error, "cannot follow the cluster key file"),
-    };
-    let mut complaint = String::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = asked.recv() => complaint.clear(),
-        }
-        let read = ClusterKey::read(&file).map_err(anyhow::Error::from).and_then(|key| {
-            anyhow::ensure!(key.is_of_same_cluster(&current), "it is the key of another cluster");
-            if key != current {
-                take(&key)?;
-                current = key;
+    current: ClusterKey,
+    asked: Signal,
+}
+
+impl KeyFile {
+    /// From now on SIGHUP asks for a look at the file, and no longer ends the process.
+    ///
+    /// # Errors
+    /// When the signal can't be caught.
+    pub fn watch(file: PathBuf, current: ClusterKey) -> std::io::Result<Self> {
+        Ok(Self { file, current, asked: signal(SignalKind::hangup())? })
+    }
+
+    /// Hands over what the file says whenever that changes. A file that can't be used is named in the log, and changes
+    /// nothing.
+    pub async fn follow(self, take: impl Fn(&ClusterKey) -> anyhow::Result<()>) {
+        let Self { file, mut current, mut asked } = self;
+        let mut complaint = String::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                _ = asked.recv() => complaint.clear(),
             }
-            Ok(())
-        });
-        match read {
-            Ok(()) => complaint.clear(),
-            Err(error) => {
-                let error = format!("{error:#}");
-                if error != complaint {
-                    tracing::error!(file = %file.display(), error, "the cluster key file can't be used; the key stays as it is");
-                    complaint = error;
+            let read = ClusterKey::read(&file).map_err(anyhow::Error::from).and_then(|key| {
+                anyhow::ensure!(key.is_of_same_cluster(&current), "it is the key of another cluster");
+                if key != current {
+                    take(&key)?;
+                    current = key;
+                }
+                Ok(())
+            });
+            match read {
+                Ok(()) => complaint.clear(),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if error != complaint {
+                        tracing::error!(file = %file.display(), error, "the cluster key file can't be used; the key stays as it is");
+                        complaint = error;
+                    }
                 }
             }
         }
