@@ -6,12 +6,15 @@ mod cluster;
 use std::{
     io::Read,
     process::{Child, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use cluster::{Client, Cluster, Events, POLL, Ports, Process, eventually, shown};
 use serde_json::json;
 
+/// A stream begins at once; the rest is for a busy machine.
+const BEGUN: Duration = Duration::from_secs(60);
 /// A ping comes within 15 s, and may be unacknowledged for 40 s; the rest is for a busy machine.
 const FOUND: Duration = Duration::from_secs(120);
 
@@ -72,14 +75,25 @@ impl FarReader {
             .stdout(Stdio::piped())
             .spawn()
             .expect("ip runs");
-        let (mut said, mut piece) = (String::new(), [0; 4096]);
-        let out = child.stdout.as_mut().expect("a pipe");
+        let mut out = child.stdout.take().expect("a pipe");
+        let reader = Self(child);
+        let (saying, heard) = mpsc::channel();
+        // It ends with the reader.
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(size @ 1..) = out.read(&mut piece) {
+                let _ = saying.send(String::from_utf8_lossy(&piece[..size]).into_owned());
+            }
+        });
+        let (mut said, until) = (String::new(), Instant::now() + BEGUN);
         while !said.contains("event: ready") {
-            let size = out.read(&mut piece).expect("the reader's output");
-            assert!(size > 0, "no stream: {said}");
-            said.push_str(&String::from_utf8_lossy(&piece[..size]));
+            let left = until.saturating_duration_since(Instant::now());
+            match heard.recv_timeout(left) {
+                Ok(piece) => said.push_str(&piece),
+                Err(error) => panic!("no stream: {error}: {said}"),
+            }
         }
-        Self(child)
+        reader
     }
 }
 

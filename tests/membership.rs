@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use cluster::{Account, Cluster, POLL, Process, eventually, make_key, shown, text};
+use rustix::process::Signal;
 use serde_json::json;
 
 /// What the log says of somebody with another key.
@@ -259,4 +260,15 @@ async fn members_are_shown_and_drained() {
         down.then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_asked_for_its_key_while_it_starts_goes_on() {
+    let mut cluster = Cluster::prepare(&["fra"], "info").await;
+    let node = &mut cluster.nodes[0];
+    node.start();
+    let folder = node.data.clone();
+    eventually("it has begun to open its database", async || folder.exists().then_some(())).await;
+    node.process().signal(Signal::HUP);
+    node.ready().await;
 }

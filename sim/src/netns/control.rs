@@ -2,7 +2,7 @@
 //!
 //! On the socket one line is an order; the answer is `ok` or `error` on a line, and then what there is to say.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,9 +51,17 @@ fn restrict(socket: &Path) -> anyhow::Result<()> {
 }
 
 fn read_lines(orders: &mpsc::Sender<Asked>) {
-    for line in std::io::stdin().lock().lines() {
-        // Text that is none ends it, as the end does; the socket is still there.
-        let Ok(line) = line else { return };
+    let mut input = std::io::stdin().lock();
+    loop {
+        let line = match next_line(&mut input) {
+            Ok(Some(Ok(line))) => line,
+            Ok(Some(Err(problem))) => {
+                eprintln!("mychat: {problem}");
+                continue;
+            }
+            // Text that is none ends it, as the end does; the socket is still there.
+            Ok(None) | Err(_) => return,
+        };
         if line.trim().is_empty() {
             continue;
         }
@@ -67,6 +75,19 @@ fn read_lines(orders: &mpsc::Sender<Asked>) {
             Err(_) => return,
         }
     }
+}
+
+/// The next line, or that it is too long for an order, when it has been passed over; `None` at the end.
+fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<Result<String, String>>> {
+    let mut line = String::new();
+    if input.by_ref().take(ORDER).read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 == ORDER && !line.ends_with('\n') {
+        input.skip_until(b'\n')?;
+        return Ok(Some(Err(too_long())));
+    }
+    Ok(Some(Ok(line)))
 }
 
 async fn accept(listener: UnixListener, orders: mpsc::Sender<Asked>) {
@@ -154,6 +175,18 @@ async fn ask(socket: &Path, order: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        let long = "x".repeat(3 * ORDER as usize);
+        let text = format!("status\n{long}\nheal");
+        let mut input = text.as_bytes();
+        let mut next = || next_line(&mut input).unwrap();
+        assert_eq!(next(), Some(Ok("status\n".to_owned())));
+        assert_eq!(next(), Some(Err(too_long())));
+        assert_eq!(next(), Some(Ok("heal".to_owned())));
+        assert_eq!(next(), None);
+    }
 
     #[tokio::test]
     async fn orders_are_answered_over_the_socket() {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use anyhow::Context;
 use clap::Args;
@@ -16,6 +16,8 @@ use super::limits;
 const LISTENER: Token = Token(usize::MAX);
 /// The largest request.
 const LARGEST: usize = 64 << 10;
+/// Bytes that may wait for a socket.
+const MOST_LEFT: usize = 1 << 20;
 
 /// The flags of `mychat sim send-loop`.
 #[derive(Debug, Clone, Args)]
@@ -40,55 +42,87 @@ struct Conversation {
 /// Serves until it is killed.
 pub fn run(args: &SendLoopArgs) -> anyhow::Result<()> {
     limits::raise(args.streams)?;
-    let mut listener = TcpListener::bind(args.listen).with_context(|| format!("--listen {}", args.listen))?;
-    socket2::SockRef::from(&listener).listen(4096)?;
-    let mut poll = Poll::new()?;
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut server = Server::bind(args.listen)?;
     let mut events = Events::with_capacity(1024);
-    let mut all: Slab<Conversation> = Slab::new();
-    let mut channels: HashMap<String, Vec<usize>> = HashMap::new();
-    let mut piece = vec![0; 64 << 10];
     loop {
-        match poll.poll(&mut events, None) {
+        match server.poll.poll(&mut events, None) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
         for event in &events {
-            if event.token() == LISTENER {
-                while let Ok((mut tcp, _)) = listener.accept() {
-                    let _ = tcp.set_nodelay(true);
-                    let entry = all.vacant_entry();
-                    let both = Interest::READABLE | Interest::WRITABLE;
-                    poll.registry().register(&mut tcp, Token(entry.key()), both)?;
-                    entry.insert(Conversation { tcp, request: Vec::new(), left: Vec::new() });
+            match event.token() {
+                LISTENER => server.accept()?,
+                Token(at) => server.serve(at)?,
+            }
+        }
+    }
+}
+
+struct Server {
+    poll: Poll,
+    listener: TcpListener,
+    /// Somebody may wait for whom there was no descriptor.
+    full: bool,
+    all: Slab<Conversation>,
+    channels: HashMap<String, Vec<usize>>,
+    piece: Vec<u8>,
+}
+
+impl Server {
+    fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+        let mut listener = TcpListener::bind(address).with_context(|| format!("--listen {address}"))?;
+        socket2::SockRef::from(&listener).listen(4096)?;
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (all, channels, piece) = (Slab::new(), HashMap::new(), vec![0; 64 << 10]);
+        Ok(Self { poll, listener, full: false, all, channels, piece })
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let mut tcp = match self.listener.accept() {
+                Ok((tcp, _)) => tcp,
+                Err(error) => {
+                    // Whoever waits is not announced once more.
+                    self.full = error.kind() != ErrorKind::WouldBlock;
+                    return Ok(());
                 }
-                continue;
-            }
-            let at = event.token().0;
-            let Some(conversation) = all.get_mut(at) else { continue };
-            let going = conversation.flush().is_ok() && conversation.read(&mut piece);
-            if !going {
-                all.remove(at);
-                channels.values_mut().for_each(|members| members.retain(|member| *member != at));
-                continue;
-            }
-            while let Some(asked) = all.get_mut(at).and_then(Conversation::take) {
-                match asked {
-                    Asked::Subscribe(channel) => {
-                        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-                        all[at].send(head);
-                        channels.entry(channel).or_default().push(at);
-                    }
-                    Asked::Publish(channel, body) => {
-                        all[at].send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
-                        let event = [b"data: ", &body[..], b"\n\n"].concat();
-                        for member in channels.get(&channel).into_iter().flatten() {
-                            all[*member].send(&event);
-                        }
+            };
+            let _ = tcp.set_nodelay(true);
+            let entry = self.all.vacant_entry();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut tcp, Token(entry.key()), both)?;
+            entry.insert(Conversation { tcp, request: Vec::new(), left: Vec::new() });
+        }
+    }
+
+    /// Does what can be done for one of those who are connected.
+    fn serve(&mut self, at: usize) -> io::Result<()> {
+        let Some(conversation) = self.all.get_mut(at) else { return Ok(()) };
+        let going = conversation.flush().is_ok() && conversation.read(&mut self.piece);
+        if !going {
+            self.all.remove(at);
+            self.channels.values_mut().for_each(|members| members.retain(|member| *member != at));
+            return if self.full { self.accept() } else { Ok(()) };
+        }
+        while let Some(asked) = self.all.get_mut(at).and_then(Conversation::take) {
+            match asked {
+                Asked::Subscribe(channel) => {
+                    let head =
+                        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                    self.all[at].send(head);
+                    self.channels.entry(channel).or_default().push(at);
+                }
+                Asked::Publish(channel, body) => {
+                    self.all[at].send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+                    let event = [b"data: ", &body[..], b"\n\n"].concat();
+                    for member in self.channels.get(&channel).into_iter().flatten() {
+                        self.all[*member].send(&event);
                     }
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -100,14 +134,22 @@ enum Asked {
 impl Conversation {
     fn send(&mut self, bytes: &[u8]) {
         if !self.left.is_empty() {
-            self.left.extend_from_slice(bytes);
-            return;
+            return self.leave(bytes);
         }
         match self.tcp.write(bytes) {
-            Ok(taken) => self.left.extend_from_slice(&bytes[taken..]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.left.extend_from_slice(bytes),
+            Ok(taken) => self.leave(&bytes[taken..]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.leave(bytes),
             // It is found broken when it is read.
             Err(_) => {}
+        }
+    }
+
+    /// Keeps what the socket did not take. Who reads so slowly that it becomes too much is hung up on.
+    fn leave(&mut self, bytes: &[u8]) {
+        if self.left.len() + bytes.len() <= MOST_LEFT {
+            self.left.extend_from_slice(bytes);
+        } else {
+            let _ = self.tcp.shutdown(Shutdown::Both);
         }
     }
 
