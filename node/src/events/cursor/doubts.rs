@@ -11,7 +11,10 @@
 //! doubt, and then the cursor as it would be without them. A site is a zero and the first eight bytes of its id; one of
 //! which only a mark is known (`compact.rs`) is a fourth of the mark's bits and the mark.
 
-use super::{SitePrefix, Unreadable, compact, put_varint, take_varint};
+use super::{
+    SitePrefix, Unreadable, compact,
+    form::{put_varint, take_varint},
+};
 
 /// The format of cursors with doubts.
 pub const DOUBTFUL: u8 = 4;

@@ -1,7 +1,13 @@
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::*;
+use super::{
+    compact::Bits,
+    doubts::DOUBTFUL,
+    form::{COMPACT, SHORT},
+    *,
+};
 
 mod doubting;
 mod retiring;

@@ -108,7 +108,7 @@ fn a_doubt_of_what_is_not_seen_is_none() {
 
 #[test]
 fn what_is_no_list_of_doubts_is_an_error() {
-    let without = Cursor::default().plain();
+    let without = Cursor::default().whole();
     let site = |number: u8| [vec![0], vec![number; 8], vec![1]].concat();
     let cases = [
         // None, two of the same site, not in order, more than there are, a mark that is too long, one of no such length.
