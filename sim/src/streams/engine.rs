@@ -275,6 +275,12 @@ impl Engine {
         };
         // A buffer that was filled has more behind it; with TLS that can't be told.
         let more = length == self.buffer.len() || !socket.is_plain();
+        self.hear(at, length) && more
+    }
+
+    /// Takes in what has been read; whether the stream goes on.
+    fn hear(&mut self, at: usize, length: usize) -> bool {
+        let seat = &mut self.seats[at];
         let now = mark::now();
         let transcript = self.transcripts.entry((seat.space, seat.server)).or_default();
         let (reading, board) = (&mut self.reading, &self.board);
@@ -318,7 +324,7 @@ impl Engine {
                 self.lose(at, true);
                 false
             }
-            Ok(()) => more,
+            Ok(()) => true,
             Err(error) => {
                 if let Unusable::Refused(status) = error {
                     *self.reading.refused.entry(status).or_default() += 1;

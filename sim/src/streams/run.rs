@@ -77,17 +77,7 @@ pub(super) async fn measure(
     let connected = load.connected;
     let reading = load.end()?;
     let span = Duration::from_micros(reading.last.saturating_sub(first));
-    let pids = args.pid.iter().filter(|pid| Some(**pid) != args.kill);
-    let processes: Vec<Server> = pids
-        .zip(before.iter().zip(idle.iter().zip(&end)))
-        .map(|(pid, (before, (idle, end)))| Server {
-            pid: *pid,
-            cpu_s: end.cpu - idle.cpu,
-            resident_before: before.resident,
-            resident_idle: idle.resident,
-            resident_end: end.resident,
-        })
-        .collect();
+    let processes = servers(args, &before, &idle, &end);
     let cpu: f64 = processes.iter().map(|server| server.cpu_s).sum();
     let grown: u64 =
         processes.iter().map(|server| server.resident_idle.saturating_sub(server.resident_before)).sum();
@@ -132,6 +122,21 @@ pub(super) async fn measure(
         steps: main.steps,
         until_p99_ms: args.until_p99.map(|limit| limit.as_secs_f64() * 1000.0),
     })
+}
+
+/// What each server process that outlives the run has used: on processors since the streams were there, and of memory
+/// before them, with them, and in the end.
+fn servers(args: &StreamsArgs, before: &[Usage], idle: &[Usage], end: &[Usage]) -> Vec<Server> {
+    let pids = args.pid.iter().filter(|pid| Some(**pid) != args.kill);
+    pids.zip(before.iter().zip(idle.iter().zip(end)))
+        .map(|(pid, (before, (idle, end)))| Server {
+            pid: *pid,
+            cpu_s: end.cpu - idle.cpu,
+            resident_before: before.resident,
+            resident_idle: idle.resident,
+            resident_end: end.resident,
+        })
+        .collect()
 }
 
 impl<'a> Load<'a> {
