@@ -1,4 +1,4 @@
-//! `mychat cluster key`: makes a key, and takes the steps of replacing one. [`follow`] makes a running server take them.
+//! `mychat cluster key`: makes a key, and takes the steps of replacing one. [`KeyFile`] makes a running server take them.
 
 use std::{
     io::Write,
