@@ -219,7 +219,12 @@ async fn i2_a_disk_in_doubt_is_written_under_a_new_site_also_where_nobody_knows_
     let (site, addr) = (alone.store.site(), alone.mesh.local_addr());
     alone.crash().await;
     let again = Node::start(folder.path(), "fra.db", &key, addr, &[]).await;
-    assert!(again.replica.status().borrow().ready, "nothing is in doubt and nobody has to be asked");
+    let mut status = again.replica.status();
+    assert!(status.borrow_and_update().ready, "nothing is in doubt and nobody has to be asked");
+    for _ in 0..3 {
+        timeout(DEADLINE, status.changed()).await.expect("in time").expect("it runs");
+        assert!(status.borrow_and_update().ready, "and it stays so");
+    }
     assert_eq!(again.store.site(), site);
     again.crash().await;
 

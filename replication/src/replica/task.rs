@@ -75,7 +75,7 @@ impl CoreTask {
             Config { node: mesh.node(), region: mesh.region().into(), relay_above: config.relay_above };
         Self {
             core: Core::new(place, store.site(), store.vector().as_ref().clone(), config.beginning(&store)),
-            snapshots: snapshots::Snapshots::new(&store, config.snapshots, stop.clone()),
+            snapshots: snapshots::Snapshots::new(&store, config.snapshots, config.alone, stop.clone()),
             store,
             mesh,
             tasks,

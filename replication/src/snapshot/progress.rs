@@ -65,6 +65,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// At the start; whether the node was given nobody to compare itself with.
+    pub fn new(alone: bool) -> Self {
+        Self { near: alone, ..Self::default() }
+    }
+
     /// Looks at the connected peers that have said what they hold. `theirs` puts together what that is; `held` is what
     /// this node holds.
     pub fn look(

@@ -38,13 +38,13 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    pub fn new(store: &Store, config: SnapshotConfig, stop: CancellationToken) -> Self {
+    pub fn new(store: &Store, config: SnapshotConfig, alone: bool, stop: CancellationToken) -> Self {
         let files = Files::of(store.path());
         files.clean();
         let preferred = files.received().map(|(note, _)| note.peer);
         Self {
             planner: Planner::new(config.above, preferred),
-            standing: Standing::default(),
+            standing: Standing::new(alone),
             shelf: Arc::new(Shelf::new(store.clone(), files.clone(), config, stop)),
             files,
             transfer: Arc::default(),
