@@ -49,7 +49,8 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
         ),
         format!(
             "At each size, in each of {ROUNDS} rounds: {ONES} messages written and merged one to a version, each awaited, \
-             and {HUNDREDS} versions of {FRAME}; 3 stretches of {STRETCH} versions of each of 5 sites read back."
+             and {HUNDREDS} versions of {FRAME}; the {ONES} own ones read back one at a time, and 3 stretches of {STRETCH} \
+             versions of each of 5 sites."
         ),
         "Time is the clock's, fsync and waiting included, per message, the median of the rounds; processor is that of the \
          whole process, the mean."
@@ -242,6 +243,11 @@ impl World {
                 self.write(messages).await?;
             }
             add(format!("write {name} a version"), versions * messages, clock.stop());
+            if messages == 1 {
+                let clock = Clock::start();
+                self.read_one_by_one(versions).await?;
+                add("extract one version at a time".to_owned(), versions, clock.stop());
+            }
         }
         for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {
             // Made before, so that only merging is timed.
@@ -256,6 +262,18 @@ impl World {
         let read = self.read_back().await?;
         add("read a log".to_owned(), read, clock.stop());
         Ok(figures)
+    }
+
+    /// Reads the last versions of the own log, of one message each, one at a time: as for a peer that lacks just that.
+    async fn read_one_by_one(&self, versions: usize) -> anyhow::Result<()> {
+        let site = self.store.site();
+        let head = self.store.vector().get(site).0;
+        for after in head.saturating_sub(versions as u64)..head {
+            let read = self.store.read_log(site, Version(after), 1).await?;
+            let changes = read.frames.first().map_or(0, |frame| frame.changes.len());
+            ensure!(changes == 1, "version {} of the own log has {changes} changes", after + 1);
+        }
+        Ok(())
     }
 
     /// Reads stretches out of some sites' logs: of old, middle and new versions.
