@@ -1,7 +1,7 @@
 //! The short form of a cursor of many sites: 30 of them, at millions of versions each, in under 200 characters.
 //!
 //! A site is a *mark*: the first bits of a mix of its id's first eight bytes, as many as tell the listed sites apart (16
-//! at least). The marks are sorted, and written as the gaps between them (Rice code); the versions follow, all in as many
+//! at least, and up to 32 where few sites leave room: a site that is made later may share a short mark). The marks are sorted, and written as the gaps between them (Rice code); the versions follow, all in as many
 //! bits as the largest needs or each with its own length, whichever is shorter. A check over the whole list tells a node
 //! that knows all marks whether it has taken them for the right sites.
 //!
@@ -99,7 +99,12 @@ impl Marked {
         let check = check(listed.iter().map(|entry| entry.site));
         let is_listed = |site: &SitePrefix| listed.binary_search_by_key(site, |entry| entry.site).is_ok();
         let others: Vec<SitePrefix> = others.iter().copied().filter(|site| !is_listed(site)).collect();
-        let mut bits = MARK_BITS;
+        let mut bits = match listed.len() {
+            0..=12 => 2 * MARK_BITS,
+            13..=16 => MARK_BITS + 2 * MARK_STEP,
+            17..=20 => MARK_BITS + MARK_STEP,
+            _ => MARK_BITS,
+        };
         loop {
             let marked = Self { bits, check, entries: entries(listed, bits) };
             let apart = || {

@@ -299,7 +299,7 @@ proptest! {
 fn a_listed_site_is_told_apart_from_a_retired_one_with_the_same_mark() {
     let mut rng = StdRng::seed_from_u64(4);
     let mut known = Retirements::default();
-    let mut vector: VersionVector = (0..20).map(|_| (SiteId(rng.random()), Version(7))).collect();
+    let mut vector: VersionVector = (0..26).map(|_| (SiteId(rng.random()), Version(7))).collect();
     let live: Vec<SiteId> = vector.iter().map(|(site, _)| site).collect();
     for by in live {
         let row = Retirement { site: twin(by), upto: Version(3), by, at: Version(2), node: NodeId([1; 16]) };
