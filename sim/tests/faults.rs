@@ -40,6 +40,12 @@ const ONCE_BROKEN: &[(u64, &str)] = &[
     // A client that knew of a deletion, or of an edit by a clock that was ahead, edited at a node that did not.
     (895, "I5: what overruled a client's edit was taken for known when it came to the client's node"),
     (1131, "I5: what overruled a client's edit was taken for known when it came to the client's node"),
+    // It was asked before what was on its way to it had come.
+    (3306, "the judge: a client had not got a message in the end"),
+    // The disk was full when the site id was to be renewed, and the simulation did not try again, as a node does.
+    (4596, "the simulation: a node never settled"),
+    // Both have the same first 16 bits of a mix of their ids, which was all that a cursor of nine sites had of them.
+    (9990, "I5: a site that was made later was taken for one that a cursor names"),
 ];
 
 fn runs(minutes: u64) -> Runs {

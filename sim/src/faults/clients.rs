@@ -42,6 +42,8 @@ pub struct Person {
     /// Counts its connections: what comes on an older one comes to nobody.
     pub connection: u64,
     reader: Option<Reader>,
+    /// What is on its way to it.
+    coming: usize,
     dozes_until: Time,
     /// How often its node could not read its cursor yet.
     waited: u32,
@@ -102,6 +104,7 @@ impl World {
                 node: number % self.plan.nodes,
                 cursor: None,
                 connection: 0,
+                coming: 0,
                 reader: None,
                 dozes_until: Time::ZERO,
                 waited: 0,
@@ -181,6 +184,7 @@ impl World {
     pub fn disconnect(&mut self, client: usize) {
         let person = &mut self.people[client];
         person.connection += 1;
+        person.coming = 0;
         person.reader = None;
         person.judge.closes();
     }
@@ -209,6 +213,7 @@ impl World {
             }
             AtClient::Gets { connection, kind, data, cursor } => {
                 if self.people[client].connection == connection {
+                    self.people[client].coming -= 1;
                     self.gets(client, kind, &data, cursor);
                 }
             }
@@ -295,7 +300,8 @@ impl World {
 
     /// Whether a client has read all that its node has for it.
     pub fn is_up_to_date(&self, client: usize) -> bool {
-        self.people[client].reader.is_some() && self.people[client].dozes_until <= self.stage.now()
+        let person = &self.people[client];
+        person.reader.is_some() && person.coming == 0 && person.dozes_until <= self.stage.now()
     }
 
     /// Judges what the clients have got in the end.
@@ -344,6 +350,7 @@ impl World {
                 if missed { "event from the log" } else { "event as it happened" },
                 items.len() as u64,
             );
+            self.people[client].coming += items.len();
             for item in items {
                 let (kind, data, cursor) = (item.kind, item.data.clone(), item.id.clone());
                 let event = AtClient::Gets { connection, kind, data, cursor };

@@ -50,6 +50,13 @@ impl World {
             (false, true) => "new site: a peer knew more",
             (false, false) => "new site: nobody answered",
         });
+        self.try_to_renew(node);
+    }
+
+    /// As often as the disk refuses it.
+    fn try_to_renew(&mut self, node: usize) {
+        let Some(process) = self.process(node) else { return };
+        let store = process.store.clone();
         let renew = async move { Done::Renewed { ok: store.renew_site().await.is_ok() } };
         self.ask(node, Box::pin(renew));
     }
@@ -84,7 +91,7 @@ impl World {
                 }
                 self.feed(node, Event::Applied { ok });
             }
-            Done::Renewed { ok: false } => self.stage.tell(node, seconds(1), Event::Tick),
+            Done::Renewed { ok: false } => self.stage.later(node, seconds(1), AtNode::Renew),
             Done::Renewed { ok: true } => {
                 let Some(process) = self.process(node) else { return };
                 let (site, vector) = (process.store.site(), process.store.vector());
@@ -328,6 +335,7 @@ impl Driver for World {
                 };
                 self.feed(node, event);
             }
+            AtNode::Renew => self.try_to_renew(node),
             AtNode::Disk => self.disk_has_worked(node),
             AtNode::Probe => self.probe(node),
             AtNode::DiesAnyhow { lasts } => {

@@ -32,6 +32,8 @@ pub const SPARE: usize = 2;
 #[derive(Debug)]
 pub enum AtNode {
     Tick,
+    /// The site id could not be renewed, and is to be now.
+    Renew,
     ReadLog {
         name: StreamId,
         site: SiteId,

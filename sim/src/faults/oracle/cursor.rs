@@ -376,7 +376,7 @@ mod tests {
         let begun = site(3, 3);
         let cursor = Cursor::from(&vector).with_part(begun, Version(400), 2);
         let text = cursor.write(&Retired::of(&known));
-        assert!(text.len() < cursor.to_string().len() / 2, "{text}");
+        assert!(text.len() < cursor.to_string().len() * 2 / 3, "{text}");
         let seen = Seen::read(&text, &ledger).expect("a cursor");
         for (site, version) in vector.iter() {
             assert!(seen.covers(site, version.0, 0), "{site}");
