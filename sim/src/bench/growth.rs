@@ -246,7 +246,7 @@ impl World {
             if messages == 1 {
                 let clock = Clock::start();
                 self.read_one_by_one(versions).await?;
-                add("extract one version at a time".to_owned(), versions, clock.stop());
+                add("read a log one version at a time".to_owned(), versions, clock.stop());
             }
         }
         for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {

@@ -82,6 +82,12 @@ impl Server {
         loop {
             let mut tcp = match self.listener.accept() {
                 Ok((tcp, _)) => tcp,
+                // The next one may be there all the same.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) =>
+                {
+                    continue;
+                }
                 Err(error) => {
                     // Whoever waits is not announced once more.
                     self.full = error.kind() != ErrorKind::WouldBlock;

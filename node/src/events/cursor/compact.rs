@@ -1,9 +1,10 @@
 //! The short form of a cursor of many sites: 30 of them, at millions of versions each, in under 200 characters.
 //!
 //! A site is a *mark*: the first bits of a mix of its id's first eight bytes, as many as tell the listed sites apart (16
-//! at least, and up to 32 where few sites leave room: a site that is made later may share a short mark). The marks are sorted, and written as the gaps between them (Rice code); the versions follow, all in as many
-//! bits as the largest needs or each with its own length, whichever is shorter. A check over the whole list tells a node
-//! that knows all marks whether it has taken them for the right sites.
+//! at least, and up to 32 where few sites leave room: a site that is made later may share a short mark). The marks are
+//! sorted, and written as the gaps between them (Rice code); the versions follow, all in as many bits as the largest needs
+//! or each with its own length, whichever is shorter. A check over the whole list tells a node that knows all marks
+//! whether it has taken them for the right sites.
 //!
 //! Of a list from which retired sites are left out (`retired.rs`), the marks also tell its sites apart from all others that
 //! the writer knows, and the versions are followed by those in which each site last retired others.

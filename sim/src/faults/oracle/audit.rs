@@ -31,7 +31,7 @@ pub struct Holding {
     pub messages: Messages,
 }
 
-/// What messages have come to.
+/// What messages have come to, and who is there to read them.
 #[derive(Debug, Default)]
 pub struct Messages {
     /// What each says; nothing once it is deleted.
