@@ -302,12 +302,19 @@ impl Task {
             // The database was replaced by one that holds more: what is new is in the logs only.
             return self.catch_up().await;
         }
-        let frames: Vec<Arc<Frame>> =
-            commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
         if !follows {
             tracing::error!("a commit does not follow what was told: the log is read for what is between");
             return self.catch_up().await;
         }
+        if let Some(noted) = commits.iter().map(|commit| steps::noted(commit)).collect::<Option<Vec<_>>>() {
+            #[cfg(debug_assertions)]
+            self.compare_with_tables(&commits, &noted).await;
+            let mut state = lock(&self.state);
+            noted.into_iter().for_each(|frame| state.tell(frame));
+            return;
+        }
+        let frames: Vec<Arc<Frame>> =
+            commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
         let rows: usize = frames.iter().map(|frame| frame.changes.len()).sum();
         let read = move |db: &rusqlite::Connection| {
             frames
@@ -332,6 +339,20 @@ impl Task {
                 tracing::error!(%error, "events could not be made of commits; the log is read for them");
                 self.catch_up().await;
             }
+        }
+    }
+
+    /// What was noted of a commit must be what the tables say, as long as there is no later one.
+    #[cfg(debug_assertions)]
+    async fn compare_with_tables(&self, commits: &[Arc<Commit>], noted: &[steps::FrameSteps]) {
+        let ([commit], [noted]) = (commits, noted) else { return };
+        let read = |db: &rusqlite::Connection| {
+            steps::of_frame(db, &commit.frames[0], &super::audience::Audience::default())
+                .map_err(StoreError::from)
+        };
+        let Ok(read) = self.store.glance(read).await else { return };
+        if *self.store.vector() == *commit.vector {
+            assert_eq!(format!("{noted:?}"), format!("{read:?}"), "what was noted and what the tables say");
         }
     }
 
@@ -442,12 +463,21 @@ fn follow<'a>(position: &VersionVector, mut frames: impl Iterator<Item = &'a Arc
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[tokio::test]
     async fn i5_commits_that_are_missed_while_others_are_gathered_are_noticed() {
         let (sender, mut commits) = broadcast::channel(2);
-        let commit = || Arc::new(Commit { frames: Vec::new(), vector: Arc::default(), local: true });
+        let commit = || {
+            Arc::new(Commit {
+                frames: Vec::new(),
+                notes: BTreeMap::new(),
+                vector: Arc::default(),
+                local: true,
+            })
+        };
         sender.send(commit()).expect("a receiver");
         let first = commits.recv().await.expect("a commit");
         for _ in 0..5 {

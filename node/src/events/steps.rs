@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use mychat_replication::{
     log::{Frame, SiteId, Version, key},
-    store::Row,
+    store::{Commit, Row},
 };
 use rusqlite::Connection;
 
 use super::{Event, audience::Audience};
 use crate::{
     accounts::{self, Standing},
+    http,
     ids::{AccountId, SessionId, SpaceId},
     messages, notifications, spaces,
 };
@@ -84,6 +85,20 @@ pub fn of_frame(db: &Connection, frame: &Frame, audience: &Audience) -> rusqlite
         }
     }
     Ok(FrameSteps { site: frame.site, version: frame.version, steps })
+}
+
+/// What follows from a commit whose jobs have noted it all; `None` if the tables have to be read for it.
+///
+/// It says how things were right after the commit: what later ones have changed since, their own events say.
+#[must_use]
+pub fn noted(commit: &Commit) -> Option<FrameSteps> {
+    let [frame] = &commit.frames[..] else { return None };
+    let mut steps = Vec::new();
+    for change in frame.changes.iter().filter(|change| &*change.table != http::write::TABLE) {
+        let event = messages::event_noted(commit.notes.get(&change.sequence)?)?;
+        steps.push(Step::Event { sequence: change.sequence, event });
+    }
+    Some(FrameSteps { site: frame.site, version: frame.version, steps })
 }
 
 fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event>> {

@@ -44,7 +44,9 @@ const KEEP_MILLIS: u64 = DAY_MILLIS;
 /// A day in milliseconds.
 pub(super) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
-/// The table of kept answers. Rows are keyed by day besides, so that an old key can be used anew and old rows can be
+/// The table of kept answers, which are nobody's news.
+pub const TABLE: &str = "idempotency";
+/// What makes it. Rows are keyed by day besides, so that an old key can be used anew and old rows can be
 /// erased by day.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     domain: "http",
@@ -265,7 +267,7 @@ impl Slot {
         };
         let key =
             vec![Value::Blob(self.key.to_vec()), Value::Integer((now_millis / DAY_MILLIS).cast_signed())];
-        batch.insert("idempotency", key, packed::encode(&kept));
+        batch.insert(TABLE, key, packed::encode(&kept));
     }
 }
 

@@ -6,6 +6,7 @@ use mychat_replication::store::Batch;
 use rusqlite::Connection;
 
 use super::{
+    event::Fresh,
     facts::{self, Revision, Sent},
     resource::{self, Message},
     rules, store,
@@ -53,18 +54,25 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Messa
     let Draft { author, text: Text { body, html, mentions }, client_id, .. } = draft;
     let db = batch.connection();
     spaces::require_member(db, space, author)?;
+    let mut alone = true;
     if let Some(client_id) = &client_id
         && let Some(id) = store::sent(db, space, author, client_id)?
-        && let Some(message) = resource::resource(db, space, id)?
     {
-        return Ok(message);
+        if let Some(message) = resource::resource(db, space, id)? {
+            return Ok(message);
+        }
+        alone = false;
     }
     let reply_to = referred(db, space, draft.reply_to)?;
     let thread = referred(db, space, draft.thread)?;
     let id = MessageId::from_stamp(batch.stamp(), draft.random);
     let sent = Sent { author, erased: false, body, client_id, reply_to, thread, mentions };
-    facts::send(batch, space, id, &sent);
-    Ok(Message::fresh(space, id, sent, html))
+    // A purge may be of messages that are yet to come.
+    alone &= !store::purges(batch.connection(), space)?.iter().any(|purge| purge.covers(id));
+    let message = Message::fresh(space, id, sent.clone(), html);
+    let note = alone.then(|| Fresh(message.clone()));
+    facts::send_noted(batch, space, id, &sent, note);
+    Ok(message)
 }
 
 /// A message that another one refers to must be there.

@@ -1,12 +1,16 @@
 //! The events that rows of messages become.
 
-use mychat_replication::{clock::Stamp, log::Value, store::Row};
+use mychat_replication::{
+    clock::Stamp,
+    log::Value,
+    store::{Note, Row},
+};
 use rusqlite::Connection;
 use serde_json::json;
 
 use super::{
     facts::{Reaction, Revision, Sent},
-    resource::{self, Extras},
+    resource::{self, Extras, Message},
     store,
 };
 use crate::{
@@ -51,6 +55,18 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
         }
         _ => Ok(None),
     }
+}
+
+/// What a job notes of a message that it sends: nothing else that is held says anything about it.
+pub(super) struct Fresh(pub(super) Message);
+
+/// The event of a row of which this was noted, without reading anything: the one that [`event_of`] would make of it in the
+/// commit that wrote it.
+#[must_use]
+pub fn event_noted(note: &Note) -> Option<Event> {
+    let Fresh(message) = note.downcast_ref()?;
+    let event = event("message.created", message.space, message.id.stamp(), message.json());
+    Some(Event { anew: None, ..event })
 }
 
 /// `message.created`. A message that replaces duplicates which were announced before names them in `replaces`.

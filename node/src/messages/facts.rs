@@ -4,6 +4,7 @@ use mychat_replication::{clock::Stamp, store::Batch};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
+use super::event::Fresh;
 use crate::{
     ids::{AccountId, At, MessageId, SpaceId},
     packed,
@@ -75,7 +76,21 @@ impl Purge {
 
 /// Writes a message.
 pub(super) fn send(batch: &mut Batch<'_>, space: SpaceId, id: MessageId, sent: &Sent) {
+    send_noted(batch, space, id, sent, None);
+}
+
+/// Writes a message, and notes for its event that it is as given.
+pub(super) fn send_noted(
+    batch: &mut Batch<'_>,
+    space: SpaceId,
+    id: MessageId,
+    sent: &Sent,
+    note: Option<Fresh>,
+) {
     batch.insert("message", vec![space.value(), id.value()], packed::encode(sent));
+    if let Some(note) = note {
+        batch.note(note);
+    }
     #[cfg(feature = "next")]
     crate::next::note(batch, space, id, &sent.body);
 }

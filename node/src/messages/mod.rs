@@ -36,7 +36,7 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use event::event_of;
+pub use event::{event_noted, event_of};
 pub use http::routes;
 pub use import::import;
 pub use resource::{Message, last, resource};

@@ -1,5 +1,7 @@
 //! What a local job wants to write.
 
+use std::{any::Any, sync::Arc};
+
 use rusqlite::Connection;
 
 use super::Surroundings;
@@ -24,7 +26,11 @@ pub(super) struct NewRow {
     pub key: Vec<Value>,
     pub data: Option<Vec<u8>>,
     pub put: Put,
+    pub note: Option<Note>,
 }
+
+/// What a job lets whoever watches commits know about one of its rows; it stays in this process.
+pub type Note = Arc<dyn Any + Send + Sync>;
 
 impl NewRow {
     pub fn size(&self) -> usize {
@@ -74,13 +80,21 @@ impl<'a> Batch<'a> {
 
     /// Adds a write-once row: where the key exists, the first content stays.
     pub fn insert(&mut self, table: &'static str, key: Vec<Value>, data: Vec<u8>) {
-        self.rows.push(NewRow { table, key, data: Some(data), put: Put::Once });
+        self.rows.push(NewRow { table, key, data: Some(data), put: Put::Once, note: None });
     }
 
     /// Adds a row or overwrites its data; `None` erases it. Only for rows that no other site writes (the site id is
     /// in their key), or to erase: nothing that people see may depend on how concurrent values are merged.
     pub fn set(&mut self, table: &'static str, key: Vec<Value>, data: Option<Vec<u8>>) {
-        self.rows.push(NewRow { table, key, data, put: Put::Over });
+        self.rows.push(NewRow { table, key, data, put: Put::Over, note: None });
+    }
+
+    /// Adds to the row that was named last what others would have to read back when they hear of the commit: see
+    /// [`super::Commit::notes`]. Without a row it is lost.
+    pub fn note(&mut self, note: impl Any + Send + Sync) {
+        if let Some(row) = self.rows.last_mut() {
+            row.note = Some(Arc::new(note));
+        }
     }
 
     /// Whether there is anything to write.

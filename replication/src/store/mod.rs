@@ -36,6 +36,7 @@ mod witness;
 mod writer;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -50,7 +51,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
 pub(crate) use adopt::beside;
 pub use adopt::{AdoptError, Incoming};
-pub use batch::Batch;
+pub use batch::{Batch, Note};
 pub use copy::Copied;
 use error::is_environment;
 pub use error::{DiskFault, OpenError, StoreError};
@@ -78,6 +79,10 @@ const JOB_SIZE: usize = 4 << 10;
 const ENQUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections that read at the same time; more readers wait for their turn.
 const MAX_READERS: usize = 8;
+/// Logs that are read at the same time. Messages that are near to each other in the log of one site are far apart in the
+/// tables, and lie among those of other sites: a node that lacks the logs of many sites is read for from the same pages,
+/// which a few connections find in their caches and many would each have to load.
+const MAX_LOG_READS: usize = 2;
 /// Commits that a slow watcher may be behind before it is told that it missed some (and re-reads the log).
 const WATCH_CAPACITY: usize = 1024;
 
@@ -140,6 +145,8 @@ pub struct Commit {
     /// Its versions, in the order of their application. Empty when the database was replaced by a copy that holds
     /// more ([`Store::adopt`]): what it has beyond the vector before is in the logs.
     pub frames: Vec<Arc<Frame>>,
+    /// What its jobs noted of rows, by the rows' places in its one version: how things are after it, maybe not any more.
+    pub notes: BTreeMap<u32, Note>,
     /// What the node holds now.
     pub vector: Arc<VersionVector>,
     /// Whether it came from jobs of this node.
@@ -185,6 +192,7 @@ struct Inner {
     commits: broadcast::Sender<Arc<Commit>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
+    reading_logs: Semaphore,
     /// Whether there are no threads: see [`Worker`].
     inline: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -460,6 +468,7 @@ impl Store {
         after: Version,
         max_bytes: usize,
     ) -> Result<LogRead, StoreError> {
+        let _turn = self.inner.reading_logs.acquire().await.map_err(|_| StoreError::Closed)?;
         let logs = self.logs();
         self.read(move |db| Ok::<_, StoreError>(logs.read(db, site, after, max_bytes)?)).await
     }
@@ -497,9 +506,13 @@ impl Inner {
             Some(reader) => reader,
             None => connection::open_reader(&self.path)?,
         };
-        let snapshot = reader.unchecked_transaction()?;
-        let result = f(&snapshot);
-        snapshot.finish()?;
+        // Statements that the connection keeps: to parse these anew would take longer than many a read does.
+        reader.prepare_cached("BEGIN")?.raw_execute()?;
+        let result = f(&reader);
+        // After some errors SQLite has ended it by itself.
+        if !reader.is_autocommit() {
+            reader.prepare_cached("COMMIT")?.raw_execute()?;
+        }
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         result
     }

@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, broadcast};
 
 use super::{
-    Derive, Inner, JOB_SIZE, MAX_QUEUED, MAX_READERS, OpenError, Schema, Store, Surroundings, WATCH_CAPACITY,
-    connection, queue::Queue, witness::Witness, writer::Writer,
+    Derive, Inner, JOB_SIZE, MAX_LOG_READS, MAX_QUEUED, MAX_READERS, OpenError, Schema, Store, Surroundings,
+    WATCH_CAPACITY, connection, queue::Queue, witness::Witness, writer::Writer,
 };
 use crate::{
     NodeId,
@@ -47,6 +47,7 @@ impl Store {
             commits,
             readers: Arc::new(Mutex::new(Vec::new())),
             reading: Arc::new(Semaphore::new(MAX_READERS)),
+            reading_logs: Semaphore::new(MAX_LOG_READS),
             inline,
             writer: Mutex::new(None),
             checkpointer: Arc::new(Mutex::new(None)),

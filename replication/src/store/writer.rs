@@ -5,7 +5,7 @@ mod recovery;
 mod renewal;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, watch};
 use super::{
     Batch, Commit, Derive, Health, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError, Surroundings,
     adopt,
-    batch::NewRow,
+    batch::{NewRow, Note},
     connection, health,
     later::Later,
     log_reader::LogReader,
@@ -76,6 +76,8 @@ struct Group {
     version: Version,
     changes: Vec<Change>,
     bytes: usize,
+    /// What jobs noted of their rows, by the numbers of these.
+    notes: BTreeMap<u32, Note>,
     /// Changes that cr-sqlite numbered so far, also those that were overwritten within the group.
     sequence: u32,
     /// Written rows that the local tables don't know yet.
@@ -308,6 +310,7 @@ impl Writer {
         Ok(Group {
             version: Version(head.0 + 1),
             changes: Vec::new(),
+            notes: BTreeMap::new(),
             bytes: 0,
             sequence: 0,
             underived: Vec::new(),
@@ -317,7 +320,7 @@ impl Writer {
 
     /// Writes a job's rows; where they exceed what a version holds, earlier parts are committed on the way.
     fn write_rows(&mut self, group: &mut Group, rows: Vec<NewRow>) -> Result<(), StoreError> {
-        for row in rows {
+        for mut row in rows {
             if group.changes.len() >= MAX_ROWS || group.bytes >= MAX_BYTES {
                 self.derive(group)?;
                 self.commit(group)?;
@@ -325,6 +328,9 @@ impl Writer {
             }
             let db = self.db.as_ref().ok_or(StoreError::Closed)?;
             let Some(change) = self.tables.write(db, &row, group.sequence)? else { continue };
+            if let Some(note) = row.note.take() {
+                group.notes.insert(group.sequence, note);
+            }
             group.sequence += 1;
             group.bytes += change.size();
             if row.put == super::batch::Put::Over {
@@ -399,14 +405,19 @@ impl Writer {
         self.note_head();
         self.reserved = reserved.unwrap_or(self.reserved);
         self.health.succeeded();
-        let vector = self.announce(vec![frame], true);
+        let vector = self.announce(vec![frame], std::mem::take(&mut group.notes), true);
         for finish in group.finishes.drain(..) {
             finish(Ok(Arc::clone(&vector)));
         }
         Ok(())
     }
 
-    fn announce(&self, frames: Vec<Arc<Frame>>, local: bool) -> Arc<VersionVector> {
+    fn announce(
+        &self,
+        frames: Vec<Arc<Frame>>,
+        notes: BTreeMap<u32, Note>,
+        local: bool,
+    ) -> Arc<VersionVector> {
         let news: Vec<Retirement> = frames.iter().flat_map(|frame| Retirement::of(frame)).collect();
         if !news.is_empty() {
             self.retired.send_modify(|known| {
@@ -417,7 +428,7 @@ impl Writer {
         let vector = Arc::new(self.held.clone());
         self.vector.send_replace(Arc::clone(&vector));
         // Nobody watching is fine.
-        let _ = self.commits.send(Arc::new(Commit { frames, vector: Arc::clone(&vector), local }));
+        let _ = self.commits.send(Arc::new(Commit { frames, notes, vector: Arc::clone(&vector), local }));
         vector
     }
 }

@@ -3,6 +3,7 @@
 //! In this process, with the store of a node: its schema and its local tables, its writer, its `synchronous = FULL`. The
 //! messages of other sites are made from one that was really committed, with other ids, texts and client ids.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,21 +18,22 @@ use mychat_replication::store::{Store, StoreError};
 
 use super::marker::{Template, mark};
 use super::settings::GrowthArgs;
-use super::sheet::{Better, Sheet};
+use super::sheet::{Better, Sheet, median};
 use super::text::{body, scrambled};
 use super::usage::Usage;
 
 /// Messages of a frame while the database grows; frames that are merged in one transaction.
 const FRAME: usize = 100;
 const FRAMES: usize = 16;
-/// Rounds in which everything is measured; a time is the median of them, so that a disk's pause does not count as growth.
-const ROUNDS: usize = 5;
-/// Versions of a round, of one message and of a hundred.
-const ONES: usize = 200;
-const HUNDREDS: usize = 10;
-/// Versions of a stretch that is read back.
-const STRETCH: u64 = 50;
-/// Bytes that are asked for when a log is read, as replication does.
+/// Rounds in which everything is measured, at each size in turn; a time is the median of them, so that neither a disk's
+/// pause nor a busy minute of the machine counts as growth.
+const ROUNDS: usize = 11;
+/// Versions of a round, of one message and of a hundred: few, so that the smallest database stays small.
+const ONES: usize = 100;
+const HUNDREDS: usize = 5;
+/// Messages that are read back at a time.
+const BACK: u64 = 10_000;
+/// Bytes of a log that are asked for at a time.
 const PIECE: usize = 64 << 10;
 /// When the messages were sent: one a millisecond from here on.
 const EPOCH: u64 = 1_735_689_600_000;
@@ -48,14 +50,15 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
             args.spaces
         ),
         format!(
-            "At each size, in each of {ROUNDS} rounds: {ONES} messages written and merged one to a version, each awaited, \
-             and {HUNDREDS} versions of {FRAME}; the {ONES} own ones read back one at a time, and 3 stretches of {STRETCH} \
-             versions of each of 5 sites."
+            "One database of each size; in each of {ROUNDS} rounds, at each in turn: {ONES} messages written and merged \
+             one to a version, each awaited, and {HUNDREDS} versions of {FRAME}; the {ONES} own ones read back one at a \
+             time; and logs as for a node that lacks them, {BACK} messages of all sites in turn from the end and from the \
+             middle, and as many of them as are one site's alone. Each reading begins after a commit, with no page at hand."
         ),
         "Time is the clock's, fsync and waiting included, per message, the median of the rounds; processor is that of the \
          whole process, the mean."
             .to_owned(),
-        "Resident is what the process has after that.".to_owned(),
+        "Resident is what the process has more than before it opened the database.".to_owned(),
     ]
 }
 
@@ -63,22 +66,24 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
 pub(super) async fn measure(args: &GrowthArgs, bar: &ProgressBar) -> anyhow::Result<Sheet> {
     ensure!(args.sizes.is_sorted_by(|a, b| a < b), "--sizes: each must be larger than the one before");
     let folder = args.general.temporary()?;
-    let path = folder.path().join("mychat.db");
-    let store =
-        tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived))).await??;
-    let mut world = World::new(store, args).await?;
-    let mut columns = Vec::new();
+    let mut worlds = Vec::new();
     for size in &args.sizes {
-        bar.set_message("growing");
-        bar.set_length(*size);
-        while world.next < *size {
-            world.grow().await?;
-            bar.set_position(world.next);
-        }
-        bar.set_message("measuring");
-        columns.push(world.figures().await?);
+        let path = folder.path().join(size.to_string()).join("mychat.db");
+        worlds.push(World::of_size(path, *size, args, bar).await?);
     }
-    world.store.close().await;
+    bar.set_message("measuring");
+    bar.set_length(ROUNDS as u64);
+    bar.set_position(0);
+    for _ in 0..ROUNDS {
+        for world in &mut worlds {
+            world.round().await?;
+        }
+        bar.inc(1);
+    }
+    let columns: Vec<Vec<Figure>> = worlds.iter().map(World::figures).collect();
+    for world in worlds {
+        world.store.close().await;
+    }
     Ok(sheet(&args.sizes, &columns))
 }
 
@@ -114,15 +119,75 @@ struct World {
     size: usize,
     /// Whether client ids do not sort by time.
     scattered: bool,
-    /// The other sites, and what is held of each.
-    sites: Vec<(SiteId, Version)>,
+    /// The other sites.
+    sites: Vec<Log>,
     /// Whose turn it is.
     turn: usize,
     /// The number of the next message.
     next: u64,
+    /// Bytes that the process took for it.
+    resident: f64,
+    /// What the rounds have measured so far.
+    rounds: Vec<Vec<Measured>>,
+}
+
+/// One kind of work in one round.
+struct Measured {
+    name: &'static str,
+    /// Of each message, in microseconds.
+    time: f64,
+    cpu: f64,
+}
+
+/// Another site's log, as far as it is held.
+struct Log {
+    site: SiteId,
+    /// How many messages it has up to each version, from version 0 on.
+    upto: Vec<u64>,
+}
+
+impl Log {
+    fn messages(&self) -> u64 {
+        self.upto.last().copied().unwrap_or_default()
+    }
+
+    fn head(&self) -> Version {
+        Version(self.upto.len() as u64 - 1)
+    }
+
+    /// The last version after which there are so many messages.
+    fn before(&self, messages: u64) -> Version {
+        let earlier = self.messages().saturating_sub(messages);
+        Version(self.upto.partition_point(|upto| *upto <= earlier) as u64 - 1)
+    }
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy)]
+enum Place {
+    End,
+    Middle,
 }
 
 impl World {
+    /// A database with so many messages, which has been through one round that does not count.
+    async fn of_size(path: PathBuf, size: u64, args: &GrowthArgs, bar: &ProgressBar) -> anyhow::Result<Self> {
+        let before = Usage::of(None).resident;
+        let store =
+            tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived))).await??;
+        let mut world = Self::new(store, args).await?;
+        bar.set_message("growing");
+        bar.set_length(size);
+        while world.next < size {
+            world.grow().await?;
+            bar.set_position(world.next);
+        }
+        world.round().await?;
+        world.rounds.clear();
+        world.resident = Usage::of(None).resident.saturating_sub(before) as f64;
+        Ok(world)
+    }
+
     async fn new(store: Store, args: &GrowthArgs) -> anyhow::Result<Self> {
         let uuid = |kind: u64, number: usize| {
             let random = scrambled(kind << 32 | number as u64);
@@ -137,7 +202,8 @@ impl World {
         let change = change.frames.into_iter().flat_map(|frame| frame.changes).next();
         let change = change.context("the first message is not in the log")?;
         let data = Template::new(change.value.as_blob().context("a message without data")?.to_vec());
-        let sites = (1..args.sites).map(|number| (SiteId(*uuid(3, number).0.as_bytes()), Version(0)));
+        let sites =
+            (1..args.sites).map(|number| Log { site: SiteId(*uuid(3, number).0.as_bytes()), upto: vec![0] });
         let scattered = args.scattered_client_ids;
         Ok(Self {
             store,
@@ -150,6 +216,8 @@ impl World {
             sites: sites.collect(),
             turn: 0,
             next: 1,
+            resident: 0.0,
+            rounds: Vec::new(),
         })
     }
 
@@ -177,13 +245,14 @@ impl World {
         });
         let changes: Vec<Change> = changes.collect();
         self.turn = (self.turn + 1) % self.sites.len();
-        let (site, held) = &mut self.sites[self.turn];
-        let after = std::mem::replace(held, Version(held.0 + 1));
+        let log = &mut self.sites[self.turn];
+        let after = log.head();
+        log.upto.push(log.messages() + messages as u64);
         Arc::new(Frame {
             group: GroupId::GLOBAL,
-            site: *site,
+            site: log.site,
             after,
-            version: *held,
+            version: log.head(),
             stamp: Stamp::default(),
             changes,
         })
@@ -212,63 +281,72 @@ impl World {
         write(&self.store, messages, self.author).await
     }
 
-    async fn figures(&mut self) -> anyhow::Result<Vec<Figure>> {
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            rounds.push(self.round().await?);
-        }
+    /// The medians and means of the rounds.
+    fn figures(&self) -> Vec<Figure> {
         let mut figures = Vec::new();
-        for (at, (name, ..)) in rounds[0].iter().enumerate() {
-            let mut times: Vec<f64> = rounds.iter().map(|round| round[at].1).collect();
-            times.sort_by(f64::total_cmp);
-            let cpu = rounds.iter().map(|round| round[at].2).sum::<f64>() / ROUNDS as f64;
-            figures.push(Figure { name: format!("{name}, time"), unit: "µs", value: times[ROUNDS / 2] });
+        for (at, Measured { name, .. }) in self.rounds.first().into_iter().flatten().enumerate() {
+            let times = self.rounds.iter().map(|round| round[at].time).collect();
+            let cpu: f64 = self.rounds.iter().map(|round| round[at].cpu).sum();
+            figures.push(Figure { name: format!("{name}, time"), unit: "µs", value: median(times) });
+            let cpu = cpu / self.rounds.len() as f64;
             figures.push(Figure { name: format!("{name}, processor"), unit: "µs", value: cpu });
         }
-        let resident = Usage::of(None).resident as f64 / 1e6;
-        figures.push(Figure { name: "resident".to_owned(), unit: "MB", value: resident });
-        Ok(figures)
+        figures.push(Figure { name: "resident".to_owned(), unit: "MB", value: self.resident / 1e6 });
+        figures
     }
 
-    /// Time and processor time a message of each kind of work, in microseconds.
-    async fn round(&mut self) -> anyhow::Result<Vec<(String, f64, f64)>> {
-        let mut figures = Vec::new();
-        let mut add = |name: String, messages: usize, (time, cpu): (Duration, f64)| {
+    /// Does each kind of work once.
+    async fn round(&mut self) -> anyhow::Result<()> {
+        let mut round = Vec::new();
+        let mut add = |name, messages: u64, (time, cpu): (Duration, f64)| {
             let each = 1e6 / messages as f64;
-            figures.push((name, time.as_secs_f64() * each, cpu * each));
+            round.push(Measured { name, time: time.as_secs_f64() * each, cpu: cpu * each });
         };
-        for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {
+        let kinds = [
+            ("write one a version", "merge one a version", ONES, 1),
+            ("write hundred a version", "merge hundred a version", HUNDREDS, FRAME),
+        ];
+        for (written, merged, versions, messages) in kinds {
+            let count = (versions * messages) as u64;
             let clock = Clock::start();
             for _ in 0..versions {
                 self.write(messages).await?;
             }
-            add(format!("write {name} a version"), versions * messages, clock.stop());
+            add(written, count, clock.stop());
             if messages == 1 {
                 let clock = Clock::start();
-                self.read_one_by_one(versions).await?;
-                add("read a log one version at a time".to_owned(), versions, clock.stop());
+                self.read_one_by_one(count).await?;
+                add("read one version", count, clock.stop());
             }
-        }
-        for (name, versions, messages) in [("one", ONES, 1), ("hundred", HUNDREDS, FRAME)] {
             // Made before, so that only merging is timed.
             let frames: Vec<_> = (0..versions).map(|_| self.frame(messages)).collect();
             let clock = Clock::start();
             for frame in frames {
                 self.apply(vec![frame]).await?;
             }
-            add(format!("merge {name} a version"), versions * messages, clock.stop());
+            add(merged, count, clock.stop());
         }
-        let clock = Clock::start();
-        let read = self.read_back().await?;
-        add("read a log".to_owned(), read, clock.stop());
-        Ok(figures)
+        let (all, each) = (self.sites.len(), BACK / self.sites.len() as u64);
+        let kinds = [
+            ("read the ends of all logs", all, Place::End),
+            ("read the middles of all logs", all, Place::Middle),
+            ("read the middle of one log alone", 1, Place::Middle),
+        ];
+        for (name, logs, from) in kinds {
+            self.write(1).await?;
+            let clock = Clock::start();
+            let read = self.read_back(&self.sites[..logs], each, from).await?;
+            add(name, read, clock.stop());
+        }
+        self.rounds.push(round);
+        Ok(())
     }
 
     /// Reads the last versions of the own log, of one message each, one at a time: as for a peer that lacks just that.
-    async fn read_one_by_one(&self, versions: usize) -> anyhow::Result<()> {
+    async fn read_one_by_one(&self, versions: u64) -> anyhow::Result<()> {
         let site = self.store.site();
         let head = self.store.vector().get(site).0;
-        for after in head.saturating_sub(versions as u64)..head {
+        for after in head.saturating_sub(versions)..head {
             let read = self.store.read_log(site, Version(after), 1).await?;
             let changes = read.frames.first().map_or(0, |frame| frame.changes.len());
             ensure!(changes == 1, "version {} of the own log has {changes} changes", after + 1);
@@ -276,20 +354,29 @@ impl World {
         Ok(())
     }
 
-    /// Reads stretches out of some sites' logs: of old, middle and new versions.
-    async fn read_back(&self) -> anyhow::Result<usize> {
+    /// Reads about so many messages out of each of some logs, a piece of each in turn: as for a node that lacks them.
+    async fn read_back(&self, logs: &[Log], each: u64, from: Place) -> anyhow::Result<u64> {
+        let mut wanted: Vec<(&Log, Version, u64)> = logs
+            .iter()
+            .map(|log| {
+                let left = match from {
+                    Place::End => each,
+                    Place::Middle => u64::midpoint(log.messages(), each),
+                };
+                (log, log.before(left), each)
+            })
+            .collect();
         let mut messages = 0;
-        for (site, held) in self.sites.iter().step_by(self.sites.len().div_ceil(5)) {
-            for part in 0..3 {
-                let mut after = Version(held.0.saturating_sub(STRETCH) * part / 2);
-                let end = after.0 + STRETCH;
-                while after.0 < end {
-                    let read = self.store.read_log(*site, after, PIECE).await?;
-                    let Some(last) = read.frames.last() else { break };
-                    after = last.version;
-                    messages += read.frames.iter().map(|frame| frame.changes.len()).sum::<usize>();
-                }
+        while !wanted.is_empty() {
+            for (log, after, left) in &mut wanted {
+                let read = self.store.read_log(log.site, *after, PIECE).await?;
+                let last = read.frames.last().context("a log is shorter than what was merged")?;
+                *after = last.version;
+                let found = read.frames.iter().map(|frame| frame.changes.len() as u64).sum();
+                messages += found;
+                *left = if read.complete { 0 } else { left.saturating_sub(found) };
             }
+            wanted.retain(|(_, _, left)| *left > 0);
         }
         Ok(messages)
     }

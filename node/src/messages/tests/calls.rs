@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::{
     events::Event,
     ids::{AccountId, MessageId, SpaceId},
-    messages,
+    messages::{
+        self,
+        facts::{self, Purge},
+    },
     testing::{Person, TestNode},
 };
 
@@ -294,6 +297,37 @@ async fn a_purge_reaches_messages_that_arrive_after_it() {
     far.copy_to(&room.node).await;
     let shown = room.node.get(&format!("{}/{}", room.path(), id(&late)), &room.owner.token).await.expect(200);
     assert_eq!((&shown["deleted"], &shown["body"]), (&json!(true), &json!("")));
+}
+
+#[tokio::test]
+async fn what_is_noted_of_a_message_is_its_event() {
+    let room = Room::new().await;
+    let mut commits = room.node.app.store.commits();
+    room.say(&room.member, json!({ "body": "*so*", "client_id": "once" })).await;
+    let commit = commits.recv().await.expect("a commit");
+    let notes: Vec<_> = commit.notes.values().filter_map(messages::event_noted).collect();
+    let made = events(&room.node).await.pop().expect("an event");
+    assert_eq!(format!("{notes:?}"), format!("[{made:?}]"));
+    // Nothing is written, and nothing noted, when it comes again.
+    room.say(&room.member, json!({ "body": "*so*", "client_id": "once" })).await;
+    assert!(commits.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_noted_of_a_message_that_a_purge_covers() {
+    let room = Room::new().await;
+    let (space, by) = (room.space.parse().expect("a space"), room.owner.id.parse().expect("an account"));
+    // From a node whose clock is ahead.
+    let job = move |batch: &mut Batch<'_>| {
+        facts::purge(batch, space, Purge { by, since: 0, until: u64::MAX });
+        Ok::<_, StoreError>(())
+    };
+    room.node.app.store.write(job).await.expect("a write");
+    let mut commits = room.node.app.store.commits();
+    room.say(&room.member, json!({ "body": "too early" })).await;
+    assert!(commits.recv().await.expect("a commit").notes.is_empty());
+    let made = events(&room.node).await.pop().expect("an event");
+    assert_eq!(made.data["deleted"], json!(true));
 }
 
 /// The events of everything that `node` has stated, in the order of its log.

@@ -1,6 +1,6 @@
 //! What comes from other nodes: frames to merge, and whole databases to go on with.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use super::{
     super::{
@@ -74,7 +74,7 @@ impl Writer {
             self.held = vector;
             self.later.committed(outcome.held, outcome.quarantined);
             self.health.succeeded();
-            self.announce(applied, false);
+            self.announce(applied, BTreeMap::new(), false);
         }
         Ok(outcome)
     }
@@ -111,7 +111,7 @@ impl Writer {
         self.opened_at = self.held.get(site);
         self.in_doubt &= old == site;
         self.note_head();
-        self.announce(Vec::new(), false);
+        self.announce(Vec::new(), BTreeMap::new(), false);
         if old != site && self.held.get(old) > Version(0) {
             self.retire(old);
         }
