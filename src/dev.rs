@@ -43,7 +43,7 @@ pub struct DevArgs {
     #[arg(long, env = "MYCHAT_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// No delays: the regions are next to each other.
-    #[arg(long)]
+    #[arg(long, env = "MYCHAT_NO_DELAY", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_delay: bool,
     /// Take no more event streams than this at each node; beyond, clients are sent to other nodes [default: an equal
     /// share of what the limit of open files allows].

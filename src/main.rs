@@ -65,7 +65,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(error) => return misused(&error),
+    };
     let usual = if matches!(program.command, Command::Sim(_)) { "error" } else { "info" };
     let log = program.log.as_deref().unwrap_or(usual);
     if let Err(error) = logging::start(log, program.log_format) {
@@ -91,6 +94,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says in one line what is wrong with the command's arguments; help is printed as it is.
+fn misused(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let asked = !error.use_stderr();
+    if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Whoever does not want to read it has closed the pipe.
+        let _ = error.print();
+        return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    }
+    let text = error.to_string();
+    let (wrong, _) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let wrong = wrong.strip_prefix("error: ").unwrap_or(wrong);
+    eprintln!("mychat: {}; --help tells more", unbroken(wrong));
+    ExitCode::from(2)
+}
+
+/// A text of several lines as one, without the excerpts of a file that an error of TOML has between them.
+fn unbroken(text: &str) -> String {
+    let excerpt =
+        |line: &str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let lines = text.lines().filter(|line| !excerpt(line)).map(str::trim);
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// 77 (`EX_NOPERM` of sysexits.h) where the machine or the user is not fit for `sim wan`, so that scripts can tell.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(|cause| cause.is::<mychat_sim::netns::CannotRunHere>()) {
@@ -101,7 +128,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// An error with its causes. Some errors name their cause themselves, which must not stand there twice.
 fn in_one_line(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+    error.chain().map(|cause| unbroken(&cause.to_string())).fold(String::new(), |text, cause| {
         if text.is_empty() {
             cause
         } else if text.contains(&cause) {
@@ -134,6 +161,9 @@ mod tests {
             .context("a.key can't be read: no such file")
             .context("--cluster-key");
         assert_eq!(super::in_one_line(&error), "--cluster-key: a.key can't be read: no such file");
+        let error =
+            anyhow::anyhow!("error at line 1, column 1\n  |\n1 | prt = 1\n  | ^^^\nunknown field `prt`\n");
+        assert_eq!(super::in_one_line(&error), "error at line 1, column 1 unknown field `prt`");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use mychat_replication::store::Batch;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Account, HANDLE, PublicAccount, by_handle,
+    Account, EMAIL, HANDLE, PublicAccount, by_handle,
     closing::{self, Mode},
     password::Secret,
     preferences::{self, Preferences},
@@ -77,7 +77,7 @@ async fn sign_up(
             }
             store::set_password(batch, account, &hash);
             let session = sessions::begin(batch, account, device);
-            Ok(sessions::http::begun(account, session))
+            Ok(sessions::http::begun(batch, account, session))
         })
         .await?;
     sessions::http::answer(&app, &headers, outcome).await
@@ -172,6 +172,10 @@ pub struct Change {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     handle: Option<Option<String>>,
+    /// The address to sign in with from then on; it can't be removed.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     phone: Option<Option<String>>,
@@ -194,10 +198,14 @@ impl Change {
         if self.name == Some(None) {
             return Err(Problem::invalid_body("name can't be removed"));
         }
+        if self.email == Some(None) {
+            return Err(Problem::invalid_body("email can't be removed"));
+        }
         type Rule = fn(&str) -> Result<String, Problem>;
-        let given: [(Field, Option<Option<String>>, Rule); 5] = [
+        let given: [(Field, Option<Option<String>>, Rule); 6] = [
             (Field::Name, self.name, rules::name),
             (Field::Handle, self.handle, rules::handle),
+            (Field::Email, self.email, rules::email),
             (Field::Phone, self.phone, rules::phone),
             (Field::Address, self.address, rules::address),
             (Field::Avatar, self.avatar, rules::avatar),
@@ -211,7 +219,7 @@ impl Change {
 /// Changes the caller's profile.
 #[utoipa::path(patch, path = "/v1/accounts/me", tag = "accounts", request_body = Change, security(("bearer" = [])),
     responses((status = 200, description = "the account as it is now", body = Account),
-        (status = 409, description = "`conflict`: the handle is taken")))]
+        (status = 409, description = "`conflict`: the handle or the e-mail address is taken")))]
 async fn change(
     State(app): State<App>,
     caller: Caller,
@@ -226,10 +234,11 @@ async fn change(
             let slot = match field {
                 Field::Name => &mut account.name,
                 Field::Handle => &mut account.handle,
+                Field::Email => &mut account.email,
                 Field::Phone => &mut account.phone,
                 Field::Address => &mut account.address,
                 Field::Avatar => &mut account.avatar,
-                Field::Email | Field::State => continue,
+                Field::State => continue,
             };
             if *slot != value {
                 let old = std::mem::replace(slot, value.clone());
@@ -241,7 +250,7 @@ async fn change(
     write.run(&app, Some(&caller), job).await
 }
 
-/// States a new value of a field; a handle is claimed, and the one before given up.
+/// States a new value of a field; a handle or an e-mail address is claimed, and the one before given up.
 fn restate(
     batch: &mut Batch<'_>,
     keys: &Keys,
@@ -250,21 +259,25 @@ fn restate(
     old: Option<String>,
     new: Option<String>,
 ) -> Result<(), Problem> {
-    if field != Field::Handle {
-        store::state(batch, id, field, new);
-        return Ok(());
-    }
-    if let Some(handle) = &new {
-        let owner = claims::owner(batch.connection(), HANDLE, keys.claim(HANDLE, handle))?;
+    let (kind, taken) = match field {
+        Field::Handle => (HANDLE, "the handle is taken"),
+        Field::Email => (EMAIL, "there is an account with this e-mail address"),
+        _ => {
+            store::state(batch, id, field, new);
+            return Ok(());
+        }
+    };
+    if let Some(new) = &new {
+        let owner = claims::owner(batch.connection(), kind, keys.claim(kind, new))?;
         if owner.is_some_and(|owner| owner != id.0) {
-            return Err(Problem::conflict("the handle is taken"));
+            return Err(Problem::conflict(taken));
         }
     }
     if let Some(old) = old {
         store::release(batch, keys, id, field, &old);
     }
     match new {
-        Some(handle) => store::state_unique(batch, keys, id, field, handle),
+        Some(new) => store::state_unique(batch, keys, id, field, new),
         None => store::state(batch, id, field, None),
     }
     Ok(())

@@ -245,6 +245,52 @@ async fn a_profile_is_changed_field_by_field_and_others_see_its_public_part() {
 }
 
 #[tokio::test]
+async fn an_address_is_changed_and_the_one_before_is_free() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let patch =
+        async |body: Value| node.call(Method::PATCH, "/v1/accounts/me", Some(&ada.token), Some(body)).await;
+    let unchanged = patch(json!({ "email": ada.email, "name": "Ada" })).await.expect(200);
+    assert_eq!(unchanged["email"], json!(ada.email));
+    let new = "new-address@example.org";
+    assert_eq!(patch(json!({ "email": new })).await.expect(200)["email"], json!(new));
+    assert_eq!(node.get("/v1/accounts/me", &ada.token).await.expect(200)["email"], json!(new));
+    let sign_in = async |email: &str| {
+        node.call(Method::POST, "/v1/sessions", None, Some(credentials(email, PASSWORD))).await
+    };
+    sign_in(new).await.expect(201);
+    sign_in(&ada.email).await.is_problem(401, "unauthorized");
+    patch(json!({ "email": bob.email })).await.is_problem(409, "conflict");
+    for bad in [json!({ "email": null }), json!({ "email": "nobody" }), json!({ "email": 7 })] {
+        patch(bad).await.is_problem(400, "invalid_body");
+    }
+}
+
+#[tokio::test]
+async fn sessions_come_in_pages() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    for _ in 0..2 {
+        let again = credentials(&ada.email, PASSWORD);
+        node.call(Method::POST, "/v1/sessions", None, Some(again)).await.expect(201);
+    }
+    let all = node.get("/v1/sessions", &ada.token).await.expect(200);
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("/v1/sessions?limit=1{cursor}"), &ada.token).await.expect(200);
+        paged.extend(page["items"].as_array().expect("items").clone());
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!((paged.len(), json!(paged)), (3, all["items"].clone()));
+    for (query, code) in
+        [("limit=0", "invalid_query"), ("limit=x", "invalid_query"), ("cursor=zz", "invalid_cursor")]
+    {
+        node.get(&format!("/v1/sessions?{query}"), &ada.token).await.is_problem(400, code);
+    }
+}
+
+#[tokio::test]
 async fn preferences_have_defaults_and_are_replaced() {
     let node = TestNode::start();
     let ada = node.sign_up("Ada").await;
@@ -318,6 +364,11 @@ async fn a_repeated_sign_up_gives_the_first_account_and_keeps_no_secret() {
     let first = sign_up(&wish).await.expect(201);
     let again = sign_up(&wish).await.expect(201);
     assert_eq!(first["account"], again["account"]);
+    assert_eq!(first["refresh_token"], again["refresh_token"]);
+    let far = TestNode::of(&node.app.config.cluster_key);
+    node.copy_to(&far).await;
+    let there = far.call_with(Method::POST, "/v1/accounts", None, Some(wish.clone()), &key).await.expect(201);
+    assert_eq!(first["refresh_token"], there["refresh_token"]);
     node.get("/v1/accounts/me", again["token"].as_str().expect("a token")).await.expect(200);
     let other = json!({ "email": "bob@example.org", "password": PASSWORD, "name": "Bob" });
     sign_up(&other).await.is_problem(409, "idempotency_conflict");

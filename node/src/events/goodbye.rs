@@ -19,14 +19,19 @@ const RETURNS_PER_SECOND: u64 = 5000;
 const VARIANTS: u64 = 256;
 
 /// When clients of a node with so many streams come back, in milliseconds: a random time of these.
-pub fn retry_range(streams: usize) -> Range<u64> {
+fn retry_range(streams: usize) -> Range<u64> {
     let window = (streams as u64 * 1000 / RETURNS_PER_SECOND).max(RETRY_WINDOW);
     RETRY_MILLIS..RETRY_MILLIS + window
 }
 
-/// The line that says so to one client.
-pub fn retry_line(streams: usize) -> String {
-    format!("retry: {}\n", rand::random_range(retry_range(streams)))
+/// When one of them does.
+pub fn retry(streams: usize) -> u64 {
+    rand::random_range(retry_range(streams))
+}
+
+/// The line that says so to a client.
+pub fn retry_line(millis: u64) -> String {
+    format!("retry: {millis}\n")
 }
 
 /// A last event.

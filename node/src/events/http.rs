@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{
     Item, Only, Unreadable,
     backlog::{Backlog, is_too_far_behind},
-    goodbye::{goodbye, retry_line, retry_range},
+    goodbye::{goodbye, retry, retry_line},
     handover::{CanTakeOver, Handover, joined},
     poll::poll,
     state::Subscription,
@@ -84,7 +84,7 @@ async fn events(State(app): State<App>, request: Request) -> Response {
         (Err(problem), Manners::Goodbye) => {
             let alternatives = alternatives(&app, &problem);
             let last = goodbye(problem.code, &alternatives);
-            let retry = retry_line(app.condition.open_streams());
+            let retry = retry_line(retry(app.condition.open_streams()));
             sse(Body::from([retry.as_bytes(), &last.wire].concat()))
         }
     }
@@ -169,8 +169,9 @@ async fn answer(
             Ok(poll(stream, caught_up, first, Duration::from_secs(seconds.min(MAX_POLL))).await)
         }
         None => {
-            first.insert(0, ready(app, &start));
-            let mut head = BytesMut::from(retry_line(app.condition.open_streams()).as_bytes());
+            let retry = retry(app.condition.open_streams());
+            first.insert(0, ready(app, &start, retry));
+            let mut head = BytesMut::from(retry_line(retry).as_bytes());
             for item in &first {
                 head.extend_from_slice(&item.wire);
             }
@@ -195,12 +196,12 @@ fn parse_spaces(list: &str) -> Result<BTreeSet<SpaceId>, Problem> {
         .collect()
 }
 
-fn ready(app: &App, cursor: &str) -> Item {
+fn ready(app: &App, cursor: &str, retry: u64) -> Item {
     let data = json!({
         "node": app.node(),
         "region": app.config.region,
         "cursor": cursor,
-        "retry": retry_range(app.condition.open_streams()).start,
+        "retry": retry,
     });
     Item::new(Some(cursor.to_owned()), "ready", &data)
 }

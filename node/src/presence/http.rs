@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use axum::{
     Json, Router,
     extract::State,
+    response::Response,
     routing::{get, post},
 };
 use serde::Serialize;
@@ -13,7 +14,10 @@ use serde_json::json;
 use super::MOST_READERS;
 use crate::{
     app::App,
-    http::{Caller, Items, Page, Path, Problem, Query, Reply},
+    http::{
+        Caller, Items, Page, Path, Problem, Query, Reply,
+        write::{cursor, with_cursor},
+    },
     ids::{AccountId, SpaceId},
     spaces,
 };
@@ -38,10 +42,12 @@ async fn typing(
     State(app): State<App>,
     caller: Caller,
     Path(space): Path<SpaceId>,
-) -> Result<Reply, Problem> {
+) -> Result<Response, Problem> {
     app.store.read(move |db| spaces::require_member(db, space, caller.account).map(drop)).await?;
     app.presence.typing(space, caller.account);
-    Ok(Reply::accepted(json!({})))
+    // Nothing is written, so what is held now is all that there is to see.
+    let seen = cursor(&app, &app.store.vector());
+    Ok(with_cursor(Reply::accepted(json!({})), seen))
 }
 
 /// Somebody's presence; also the data of `presence` events.

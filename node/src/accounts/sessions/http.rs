@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use mychat_replication::{log::SiteId, store::Batch};
 use serde::{Deserialize, Serialize};
 
 use super::{Device, Refreshed, Session};
@@ -20,7 +21,7 @@ use crate::{
         store::{by_email, password_hash},
     },
     app::App,
-    http::{Body, Caller, Items, Outcome, Path, Problem, Reply, Write},
+    http::{Body, Caller, Items, Outcome, Page, Path, Problem, Query, Reply, Write},
     ids::{AccountId, SessionId},
     keys::{ACCESS_SECONDS, cookie},
 };
@@ -66,11 +67,15 @@ pub struct Tokens {
 struct Begun {
     account: AccountId,
     session: SessionId,
+    /// The node's that did it: a repeat at another node gives the same refresh token, since two are good for one use only.
+    /// Nodes of before did not keep it.
+    site: Option<SiteId>,
 }
 
 /// The reply of a job that has signed somebody in, for [`answer`].
-pub(crate) fn begun(account: AccountId, session: SessionId) -> Reply {
-    Reply::created(serde_json::to_value(Begun { account, session }).unwrap_or_default())
+pub(crate) fn begun(batch: &Batch<'_>, account: AccountId, session: SessionId) -> Reply {
+    let begun = Begun { account, session, site: Some(batch.site()) };
+    Reply::created(serde_json::to_value(begun).unwrap_or_default())
 }
 
 /// Answers with the account and its tokens, and for the web client with the cookie.
@@ -81,10 +86,10 @@ pub(crate) async fn answer(
 ) -> Result<Response, Problem> {
     let lost = || Problem::unavailable("the session can't be read back");
     let body = outcome.reply.body.take().unwrap_or_default();
-    let Begun { account, session } = serde_json::from_value(body).map_err(|_| lost())?;
+    let Begun { account, session, site } = serde_json::from_value(body).map_err(|_| lost())?;
     let profile =
         app.store.read(move |db| Ok::<_, Problem>(profile(db, account)?)).await?.ok_or_else(lost)?;
-    let first = super::first_refresh(account, session, app.store.site());
+    let first = super::first_refresh(account, session, site.unwrap_or_else(|| app.store.site()));
     let tokens = tokens(app, account, session, app.keys.refresh_token(&first));
     outcome.reply.body = Some(crate::http::json(&SignedIn { account: profile, tokens })?);
     let mut response = outcome.into_response();
@@ -174,7 +179,8 @@ async fn sign_in(
                     "the account has been closed",
                 ));
             }
-            Ok(begun(account, super::begin(batch, account, device)))
+            let session = super::begin(batch, account, device);
+            Ok(begun(batch, account, session))
         })
         .await?;
     answer(&app, &headers, outcome).await
@@ -207,7 +213,7 @@ async fn refresh(
         return Err(Problem::unavailable("this node has not heard of the session yet"));
     }
     let (device, keys) = (device(&app, &headers), app.keys.clone());
-    let job = move |batch: &mut mychat_replication::store::Batch<'_>| {
+    let job = move |batch: &mut Batch<'_>| {
         Ok(match super::refresh(batch, token, device)? {
             // The new token itself is not kept for repeats, but what it is made of.
             Refreshed::Next(next) => Reply::ok(serde_json::json!([next.generation, next.site])),
@@ -227,12 +233,18 @@ async fn refresh(
 }
 
 /// The caller's sessions that have not ended, the newest first.
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", security(("bearer" = [])),
-    responses((status = 200, description = "the sessions", body = Items<Session>)))]
-async fn list(State(app): State<App>, caller: Caller) -> Result<axum::Json<Items<Session>>, Problem> {
-    let sessions =
+#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(Page), security(("bearer" = [])),
+    responses((status = 200, description = "a page of sessions", body = Items<Session>)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<axum::Json<Items<Session>>, Problem> {
+    let (limit, after) = (page.limit()?, page.after::<SessionId>()?);
+    let mut sessions =
         app.store.read(move |db| Ok::<_, Problem>(super::list(db, caller.account, caller.session)?)).await?;
-    Ok(axum::Json(Items::all(sessions)))
+    sessions.retain(|session| after.is_none_or(|after| session.id < after));
+    Ok(axum::Json(Items::cut(sessions, limit, |last| last.id.to_string())))
 }
 
 /// Ends one of the caller's sessions; `current` is the one that calls.
@@ -248,7 +260,7 @@ async fn end(
     let unknown = || Problem::not_found("there is no such session");
     let session: SessionId =
         if id == "current" { caller.session } else { id.parse().map_err(|_| unknown())? };
-    let job = move |batch: &mut mychat_replication::store::Batch<'_>| {
+    let job = move |batch: &mut Batch<'_>| {
         if session != caller.session && !super::is_known(batch.connection(), caller.account, session)? {
             return Err(unknown());
         }
