@@ -399,6 +399,7 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
     Ok(Some(Event {
         kind: "account.updated",
         space: None,
+        about: None,
         accounts: vec![id],
         at: at.stamp,
         data: serde_json::to_value(account).unwrap_or_default(),

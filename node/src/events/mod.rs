@@ -52,6 +52,8 @@ pub struct Event {
     pub kind: &'static str,
     /// The space whose members hear of it.
     pub space: Option<SpaceId>,
+    /// The space that it is about, where only the accounts hear of it.
+    pub about: Option<SpaceId>,
     /// Accounts that hear of it besides.
     pub accounts: Vec<AccountId>,
     /// When it happened: the order of sending.
@@ -79,11 +81,7 @@ fn told_as(event: &Event, cursor: &Cursor, place: (SiteId, u64, u32)) -> Option<
 
 /// Whether an account that is a member of `spaces` hears of an event on a stream for the spaces `only`.
 fn sees(event: &Event, account: AccountId, spaces: &BTreeSet<SpaceId>, only: Option<&[SpaceId]>) -> bool {
-    let named = event.accounts.contains(&account);
-    match event.space {
-        Some(space) => {
-            (named || spaces.contains(&space)) && only.is_none_or(|only| only.binary_search(&space).is_ok())
-        }
-        None => named,
-    }
+    let hears = event.accounts.contains(&account) || event.space.is_some_and(|space| spaces.contains(&space));
+    let wants = |space| only.is_none_or(|only| only.binary_search(&space).is_ok());
+    hears && event.space.or(event.about).is_none_or(wants)
 }

@@ -293,7 +293,9 @@ impl State {
         self.deliveries.fetch_add(delivered, Ordering::Relaxed);
         if self.settled > 0 {
             let wire = shared.unwrap_or_else(encode).wire.clone();
-            let told = Told { wire, space: event.space, accounts: event.accounts.into(), except: None };
+            let about = event.space.or(event.about);
+            let told =
+                Told { wire, space: event.space, about, accounts: event.accounts.into(), except: None };
             self.reactors.tell(&Tell::Event(told));
         }
     }

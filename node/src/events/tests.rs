@@ -291,6 +291,21 @@ async fn a_stream_can_be_for_some_spaces_only() {
     say(&node, &ada, &one, "here").await;
     say(&node, &ada, &two, "there").await;
     assert_eq!(reader.until("message.created").await.data["body"], "there");
+    // Nor does it tell what the caller hears of other spaces by name: here from the log, and on the stream.
+    let start = node.get(&format!("/v1/events?spaces={two}&poll=0"), &ada.token).await.expect(200);
+    space(&node, &ada).await;
+    say(&node, &ada, &two, "again").await;
+    let cursor = start["cursor"].as_str().expect("a cursor");
+    let missed = format!("/v1/events?spaces={two}&poll=0&cursor={cursor}");
+    let missed = node.get(&missed, &ada.token).await.expect(200);
+    let kinds: Vec<_> =
+        missed["events"].as_array().expect("events").iter().map(|event| &event["event"]).collect();
+    assert_eq!(kinds, ["message.created"]);
+    let mut next = reader.next().await.expect("the stream goes on");
+    while next.kind == "ping" {
+        next = reader.next().await.expect("the stream goes on");
+    }
+    assert_eq!((next.kind.as_str(), &next.data["body"]), ("message.created", &json!("again")));
     node.get("/v1/events?spaces=nonsense&poll=0", &ada.token).await.is_problem(400, "invalid_query");
 }
 

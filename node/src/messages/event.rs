@@ -131,5 +131,5 @@ fn reacted(
 }
 
 fn event(kind: &'static str, space: SpaceId, at: Stamp, data: serde_json::Value) -> Event {
-    Event { kind, space: Some(space), accounts: Vec::new(), at, data, anew: Some(kind) }
+    Event { kind, space: Some(space), about: None, accounts: Vec::new(), at, data, anew: Some(kind) }
 }

@@ -24,6 +24,7 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
     Ok(Some(Event {
         kind: "read",
         space: None,
+        about: Some(space),
         accounts: vec![account],
         at: mark.stamp(),
         data,

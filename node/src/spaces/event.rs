@@ -65,7 +65,7 @@ fn founded(db: &Connection, id: SpaceId, founding: &Founding) -> rusqlite::Resul
         Founding::Named { creator, .. } => accounts.iter().any(|account| account != creator).then_some(kind),
         Founding::Direct { .. } => None,
     };
-    Ok(Some(Event { kind, space: None, accounts, at: current.created, data, anew }))
+    Ok(Some(Event { kind, space: None, about: Some(id), accounts, at: current.created, data, anew }))
 }
 
 fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite::Result<Option<Event>> {
@@ -76,6 +76,7 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
         return Ok(Some(Event {
             kind: "space.deleted",
             space: None,
+            about: Some(id),
             accounts,
             at,
             data,
@@ -85,6 +86,7 @@ fn changed(db: &Connection, id: SpaceId, at: Stamp, change: &Change) -> rusqlite
     Ok(resource::resource(db, id, None)?.map(|space| Event {
         kind: "space.updated",
         space: Some(id),
+        about: None,
         accounts: Vec::new(),
         at,
         data: space.shared_json(),
@@ -119,5 +121,5 @@ fn moved(
         }
         None => ("member.removed", json!({ "space": space, "account": account, "role": null, "by": by })),
     };
-    Ok(Some(Event { kind, space: Some(space), accounts, at: at.stamp, data, anew: Some(kind) }))
+    Ok(Some(Event { kind, space: Some(space), about: None, accounts, at: at.stamp, data, anew: Some(kind) }))
 }

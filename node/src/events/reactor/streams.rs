@@ -54,6 +54,8 @@ pub struct Told {
     pub wire: Bytes,
     /// The space whose followers hear of it.
     pub space: Option<SpaceId>,
+    /// The space that it is about, if any.
+    pub about: Option<SpaceId>,
     /// Accounts that hear of it besides.
     pub accounts: std::sync::Arc<[AccountId]>,
     /// An account that does not: it is what the event is about.
@@ -176,7 +178,7 @@ impl<S: Write> Streams<S> {
             let keys = self.of_account.get(account).map_or(&[][..], Keys::as_slice);
             for key in keys {
                 let stream = &mut self.streams[*key as usize];
-                if event.space.is_none_or(|space| stream.reader.wants(space)) {
+                if event.about.is_none_or(|space| stream.reader.wants(space)) {
                     stream.named = true;
                     self.gathered.named.push((*key, index));
                     heard = true;

@@ -167,6 +167,7 @@ impl World {
         let told = Told {
             wire: wire.clone(),
             space: about.map(space),
+            about: about.map(space),
             accounts: accounts.iter().map(|number| account(*number)).collect(),
             except: except.map(account),
         };
