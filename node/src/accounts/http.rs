@@ -2,13 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use axum::{Router, extract::State, http::HeaderMap, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use mychat_replication::store::Batch;
 use serde::{Deserialize, Deserializer};
 
 use super::{
     Account, EMAIL, HANDLE, PublicAccount, by_handle,
     closing::{self, Mode},
+    export,
     password::Secret,
     preferences::{self, Preferences},
     profile, public_profile, rules,
@@ -310,22 +317,13 @@ async fn close(
     Ok(response)
 }
 
-/// Everything that is held on the caller's account.
+/// Everything that is held on the caller's account: profile, preferences, sessions, memberships and read marks, and what it
+/// has written and reacted to in every space that it ever was a member of.
 #[utoipa::path(get, path = "/v1/accounts/me/export", tag = "accounts", security(("bearer" = [])),
     responses((status = 200, description = "one JSON document")))]
-async fn export(State(app): State<App>, caller: Caller) -> Result<axum::Json<serde_json::Value>, Problem> {
-    let document = app
-        .store
-        .read(move |db| {
-            Ok::<_, Problem>(serde_json::json!({
-                "account": profile(db, caller.account)?,
-                "preferences": preferences::current(db, caller.account)?,
-                "sessions": sessions::list(db, caller.account, caller.session)?,
-                "spaces": crate::spaces::spaces_of(db, caller.account)?,
-            }))
-        })
-        .await?;
-    Ok(axum::Json(document))
+async fn export(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
+    let document = export::document(&app.store, caller).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
 }
 
 /// The caller's preferences.

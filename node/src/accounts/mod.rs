@@ -12,6 +12,7 @@
 //! `local_account`, a table of profiles as they are now.
 
 pub mod closing;
+mod export;
 pub mod http;
 pub mod password;
 pub mod preferences;

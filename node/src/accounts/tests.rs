@@ -309,6 +309,41 @@ async fn preferences_have_defaults_and_are_replaced() {
 }
 
 #[tokio::test]
+async fn an_export_has_what_was_written() {
+    let node = TestNode::start();
+    let (ada, bob) = (node.sign_up("Ada").await, node.sign_up("Bob").await);
+    let space =
+        node.post("/v1/spaces", &ada.token, json!({ "name": "room" })).await.expect(201)["id"].clone();
+    let room = format!("/v1/spaces/{}", space.as_str().expect("an id"));
+    let invitation = json!({ "account": bob.id });
+    node.post(&format!("{room}/invitations"), &ada.token, invitation).await.expect(201);
+    let path = format!("{room}/messages");
+    // More than one piece, the first without a word of Bob's.
+    for number in 0..501 {
+        node.post(&path, &ada.token, json!({ "body": number.to_string() })).await.expect(201);
+    }
+    let said = node.post(&path, &bob.token, json!({ "body": "\"so\"" })).await.expect(201);
+    let reaction = format!("{path}/{}/reactions/%F0%9F%91%8D", said["id"].as_str().expect("an id"));
+    node.call(Method::PUT, &reaction, Some(&bob.token), None).await.expect(204);
+    let export = node.get("/v1/accounts/me/export", &bob.token).await.expect(200);
+    let bodies = |export: &Value| {
+        let messages = export["messages"].as_array().expect("messages").iter();
+        messages.map(|message| message["body"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&export), ["\"so\""]);
+    let reaction = json!([{ "space": space, "message": said["id"], "emoji": "👍" }]);
+    assert_eq!(export["reactions"], reaction);
+    assert_eq!(export["memberships"][0]["role"], "member");
+    let export = node.get("/v1/accounts/me/export", &ada.token).await.expect(200);
+    assert_eq!((bodies(&export).len(), &export["reactions"]), (501, &json!([])));
+    // What was said in a space stays said by who has left it.
+    let leave = format!("{room}/members/me");
+    node.call(Method::DELETE, &leave, Some(&bob.token), None).await.expect(204);
+    let export = node.get("/v1/accounts/me/export", &bob.token).await.expect(200);
+    assert_eq!((&export["spaces"], bodies(&export)), (&json!([]), vec![json!("\"so\"")]));
+}
+
+#[tokio::test]
 async fn a_deactivated_account_keeps_its_data_and_an_erased_one_does_not() {
     let cluster = ClusterKey::generate();
     let (one, two) = (TestNode::of(&cluster), TestNode::of(&cluster));

@@ -22,6 +22,7 @@
 
 pub mod call;
 mod event;
+mod export;
 mod facts;
 mod history;
 pub mod http;
@@ -37,6 +38,7 @@ mod store;
 pub(crate) mod tests;
 
 pub use event::{event_noted, event_of};
+pub use export::{reactions, written};
 pub use http::routes;
 pub use import::import;
 pub use resource::{Message, last, resource};

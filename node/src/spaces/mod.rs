@@ -40,7 +40,9 @@ pub use event::event_of;
 pub use facts::{found, join};
 pub use http::routes;
 pub use membership::{Member, remove as remove_member};
-pub use query::{Access, access, members_of, named, role, since, some_members_of, spaces_of, visible};
+pub use query::{
+    Access, access, ever_of, members_of, named, role, since, some_members_of, spaces_of, visible,
+};
 pub use resource::{Space, resource};
 pub use rules::require_member;
 pub use store::{MIGRATIONS, derive};

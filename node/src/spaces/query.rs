@@ -45,6 +45,16 @@ pub fn role(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Re
     .optional()
 }
 
+/// The spaces that the account is or ever was a member of. Reads the whole table of memberships.
+///
+/// # Errors
+/// What SQLite says.
+pub fn ever_of(db: &Connection, account: AccountId) -> rusqlite::Result<Vec<SpaceId>> {
+    db.prepare_cached("SELECT DISTINCT space FROM membership WHERE account = ?1")?
+        .query_map([account], |row| row.get(0))?
+        .collect()
+}
+
 /// Since when the account is a member without interruption, whatever its role was.
 ///
 /// # Errors
