@@ -91,7 +91,7 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     let [mut a, mut b, mut c] = ["a.db", "b.db", "c.db"].map(|name| Node::open(folder.path(), name));
     let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
     let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
-    let text = |body: &str| Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+    let text = |body: &str| Text::new(body.into(), Vec::new());
     a.write(move |batch| {
         spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
         Ok(())
@@ -134,7 +134,7 @@ fn a_client_that_was_told_of_an_older_edit_hears_again_of_the_one_that_it_knew()
         let [mut a, mut b, mut c] = ["a.db", "b.db", "c.db"].map(|name| Node::open(folder.path(), name));
         let me = AccountId::from_stamp(Stamp::from_millis(5), 1);
         let space = SpaceId::from_stamp(Stamp::from_millis(6), 1);
-        let text = |body: &str| Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let text = |body: &str| Text::new(body.into(), Vec::new());
         a.write(move |batch| {
             spaces::found(batch, space, me, spaces::Visibility::Public, "s".into(), String::new());
             Ok(())
@@ -205,7 +205,7 @@ impl Scene {
             Ok(())
         });
         let messages = [7, 8].map(|random| {
-            let text = Text { body: "one".into(), html: String::new(), mentions: Vec::new() };
+            let text = Text::new("one".into(), Vec::new());
             let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random };
             a.write(move |batch| send(batch, space, draft)).id
         });
@@ -217,7 +217,7 @@ impl Scene {
     fn change(&mut self, node: usize, message: usize, change: Change, second: bool) {
         let (me, space, message) = (self.me, self.space, self.messages[message]);
         let body = if second { "three" } else { "two" };
-        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let text = Text::new(body.into(), Vec::new());
         let node = &mut self.nodes[node];
         match (change, second) {
             (Change::EditsAndDeletes, true) => {
@@ -378,7 +378,7 @@ fn i5_what_is_in_doubt_stays_so_over_several_nodes_that_lack_it() {
 fn i5_a_client_hears_elsewhere_of_an_edit_that_its_node_had_before_the_message() {
     let mut scene = Scene::new();
     let (me, space) = (scene.me, scene.space);
-    let text = |body: &str| Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+    let text = |body: &str| Text::new(body.into(), Vec::new());
     let draft =
         Draft { author: me, text: text("new"), client_id: None, reply_to: None, thread: None, random: 9 };
     scene.messages[0] = scene.nodes[0].write(move |batch| send(batch, space, draft)).id;
@@ -423,7 +423,7 @@ fn i5_a_client_that_was_cut_off_within_versions_of_two_sites_hears_the_rest_of_b
     let (me, space) = (scene.me, scene.space);
     let before = scene.nodes[0].store.vector().as_ref().clone();
     let draft = |body: &str, random| {
-        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let text = Text::new(body.into(), Vec::new());
         Draft { author: me, text, client_id: None, reply_to: None, thread: None, random }
     };
     for (node, names) in [(0, ["a-one", "a-two"]), (1, ["b-one", "b-two"])] {
@@ -471,7 +471,7 @@ fn i5_a_commit_that_does_not_follow_what_was_told_brings_what_is_between() {
     assert_eq!(reader.take().map(|told| told.len()), Some(0));
     let mut commits = a.store.commits();
     for body in ["one", "two", "three"] {
-        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let text = Text::new(body.into(), Vec::new());
         let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random: 7 };
         a.write(move |batch| send(batch, space, draft));
     }
@@ -501,7 +501,7 @@ fn i5_a_cursor_without_retired_sites_is_good_at_every_node_that_knows_of_them() 
     let mut number = 0;
     let mut say = |node: &mut Node, body: &str| {
         number += 1;
-        let text = Text { body: body.into(), html: String::new(), mentions: Vec::new() };
+        let text = Text::new(body.into(), Vec::new());
         let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random: number };
         node.write(move |batch| send(batch, space, draft))
     };

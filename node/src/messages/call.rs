@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::{
     event::Fresh,
     facts::{self, Revision, Sent},
+    markdown,
     resource::{self, Message},
     rules, store,
 };
@@ -22,11 +23,19 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Text {
     /// Markdown, as it was typed.
-    pub body: String,
-    /// The body as HTML.
-    pub html: String,
+    body: String,
+    /// The same as HTML.
+    html: String,
     /// The accounts that it names.
-    pub mentions: Vec<AccountId>,
+    mentions: Vec<AccountId>,
+}
+
+impl Text {
+    /// Renders the body, which takes long for a long one, and keeps the accounts that it names.
+    #[must_use]
+    pub fn new(body: String, mentions: Vec<AccountId>) -> Self {
+        Self { html: markdown::render(&body), body, mentions }
+    }
 }
 
 /// A message to be sent.

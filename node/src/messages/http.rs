@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     call::{self, Draft, Text},
     history::{self, Order, Span},
-    markdown, mention, purge,
+    mention, purge,
     resource::{self, Message},
     rules,
 };
@@ -103,15 +103,11 @@ async fn prepare(app: &App, body: String) -> Result<Text, Problem> {
         app.store.read(move |db| Ok::<_, Problem>(mention::accounts(db, &keys, &text)?)).await?
     };
     if body.len() < LONG_BODY {
-        let html = markdown::render(&body);
-        return Ok(Text { body, html, mentions });
+        return Ok(Text::new(body, mentions));
     }
-    tokio::task::spawn_blocking(move || {
-        let html = markdown::render(&body);
-        Text { body, html, mentions }
-    })
-    .await
-    .map_err(|_| Problem::unavailable("the text could not be rendered"))
+    tokio::task::spawn_blocking(move || Text::new(body, mentions))
+        .await
+        .map_err(|_| Problem::unavailable("the text could not be rendered"))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

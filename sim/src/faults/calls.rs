@@ -135,7 +135,7 @@ fn carry_out(
     call: Call,
     upgraded: bool,
 ) -> Result<Option<(SpaceId, MessageId)>, Problem> {
-    let text = |body: String| Text { body, html: String::new(), mentions: Vec::new() };
+    let text = |body: String| Text::new(body, Vec::new());
     match call {
         Call::Post { space, body, random } => {
             let length = body.len();
