@@ -14,7 +14,10 @@ use crate::ids::{AccountId, MessageId, SpaceId};
 const PIECE: usize = 500;
 const _: () = assert!(PIECE > rules::MAX_REACTIONS as usize);
 
-/// The account's messages among the next ones of the space, and after which to go on, if there are more.
+/// Some of what there is, and after which message to go on, if there is more.
+pub type Piece<T> = (Vec<T>, Option<MessageId>);
+
+/// The account's messages among the next ones of the space.
 ///
 /// # Errors
 /// What SQLite says.
@@ -23,7 +26,7 @@ pub fn written(
     space: SpaceId,
     author: AccountId,
     after: Option<MessageId>,
-) -> rusqlite::Result<(Vec<Message>, Option<MessageId>)> {
+) -> rusqlite::Result<Piece<Message>> {
     let span = after.map_or(Span::ALL, |after| Span::ALL.behind(after, Order::Asc));
     let rows = history::read(db, space, span, Order::Asc, PIECE)?;
     let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else {
@@ -36,7 +39,7 @@ pub fn written(
     Ok((own.map(|(id, sent)| extras.complete(space, id, sent)).collect(), next))
 }
 
-/// The account's next reactions in the space, and after which message to go on, if there are more.
+/// The account's next reactions in the space.
 ///
 /// # Errors
 /// What SQLite says.
@@ -45,7 +48,7 @@ pub fn reactions(
     space: SpaceId,
     account: AccountId,
     after: Option<MessageId>,
-) -> rusqlite::Result<(Vec<(MessageId, String)>, Option<MessageId>)> {
+) -> rusqlite::Result<Piece<(MessageId, String)>> {
     let after = after.map_or_else(|| Value::Blob(Vec::new()), MessageId::value);
     let mut found: Vec<(MessageId, String)> = db
         .prepare_cached(
