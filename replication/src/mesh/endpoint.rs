@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::BbrConfig;
 use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint,
-    EndpointConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Runtime,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::congestion::{self, Control};
 use super::{MeshError, WrapSocket};
 use crate::cluster::ClusterKey;
 use crate::identity::NodeId;
@@ -116,22 +116,10 @@ pub(crate) fn client_config(crypto: QuicClientConfig) -> ClientConfig {
     config
 }
 
-/// BBR, although quinn calls its own experimental: on paths between continents Cubic and NewReno take every
-/// stray loss for congestion, so that a few hundred small messages a second queue up for seconds (80 ms
-/// round trip, one packet in a thousand lost), where BBR delivers them in one network delay. Its price is
-/// a longer queue on a path that is really full.
-///
-/// Peers are asked to acknowledge every tenth packet, or after 10 ms, instead of every second one (QUIC Acknowledgement
-/// Frequency, draft-ietf-quic-ack-frequency): a stream of small commits is otherwise answered with half as many packets.
-/// A gap is still told at once.
 fn transport() -> TransportConfig {
-    let mut acknowledgements = AckFrequencyConfig::default();
-    acknowledgements
-        .ack_eliciting_threshold(VarInt::from_u32(9))
-        .max_ack_delay(Some(Duration::from_millis(10)));
     let mut config = TransportConfig::default();
     config
-        .ack_frequency_config(Some(acknowledgements))
+        .ack_frequency_config(Some(congestion::acknowledgements()))
         .max_idle_timeout(Some(IDLE_TIMEOUT.into()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
@@ -142,7 +130,7 @@ fn transport() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .datagram_send_buffer_size(DATAGRAMS_OUT)
         .datagram_receive_buffer_size(Some(DATAGRAMS_IN))
-        .congestion_controller_factory(Arc::new(BbrConfig::default()));
+        .congestion_controller_factory(Arc::new(Control));
     config
 }
 

@@ -20,6 +20,7 @@
 
 mod accept;
 mod backoff;
+mod congestion;
 mod dial;
 mod endpoint;
 mod error;
