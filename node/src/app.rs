@@ -19,7 +19,7 @@ use mychat_replication::{
 use tokio::sync::watch;
 
 use crate::{
-    accounts::{password::Passwords, throttle::Throttle},
+    accounts::{Exports, password::Passwords, throttle::Throttle},
     capacity::Capacity,
     config::NodeConfig,
     events::Hub,
@@ -186,6 +186,8 @@ pub struct Parts {
     pub presence: Presence,
     /// Counts failed sign-ins.
     pub throttle: Arc<Throttle>,
+    /// Who gets all that is held on an account.
+    pub exports: Exports,
     heads: OnceLock<Arc<dyn Heads>>,
 }
 
@@ -206,6 +208,7 @@ impl App {
             mesh,
             condition,
             throttle: Arc::default(),
+            exports: Exports::default(),
             heads: OnceLock::default(),
             config,
         }))

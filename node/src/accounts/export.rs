@@ -1,7 +1,10 @@
 //! Everything that is held on an account, as one JSON document that is written while it is read: what somebody has said
 //! in years need not be in memory at once.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
@@ -15,10 +18,44 @@ use crate::{
     messages, notifications, spaces,
 };
 
+/// After how many seconds to ask again.
+const RETRY_AFTER: u32 = 5;
+
+/// The accounts that get theirs at the moment: one document each, since it takes many reads, and a client that stops to
+/// read keeps its own waiting and nobody else's.
+#[derive(Debug, Default)]
+pub struct Exports(Arc<Mutex<HashSet<AccountId>>>);
+
+/// An account's turn, which ends with this.
+struct Turn {
+    account: AccountId,
+    turns: Arc<Mutex<HashSet<AccountId>>>,
+}
+
+impl Exports {
+    fn begin(&self, account: AccountId) -> Option<Turn> {
+        let turns = Arc::clone(&self.0);
+        let is_first = entries(&turns).insert(account);
+        is_first.then_some(Turn { account, turns })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        entries(&self.turns).remove(&self.account);
+    }
+}
+
+fn entries(turns: &Mutex<HashSet<AccountId>>) -> MutexGuard<'_, HashSet<AccountId>> {
+    turns.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What is left to write.
 struct Export {
     store: Store,
     account: AccountId,
+    /// Ends when all is written, or nobody reads on.
+    _turn: Turn,
     part: Part,
     /// Where its spaces are left.
     spaces: VecDeque<SpaceId>,
@@ -36,8 +73,11 @@ enum Part {
 }
 
 /// The document. The beginning is read before this returns; an error later breaks the answer off.
-pub(super) async fn document(store: &Store, caller: Caller) -> Result<Body, Problem> {
+pub(super) async fn document(exports: &Exports, store: &Store, caller: Caller) -> Result<Body, Problem> {
     let Caller { account, session } = caller;
+    let turn = exports
+        .begin(account)
+        .ok_or_else(|| Problem::rate_limited("an export of this account is under way", RETRY_AFTER))?;
     let (head, all) = store
         .read(move |db| {
             let spaces = spaces::spaces_of(db, account)?;
@@ -61,6 +101,7 @@ pub(super) async fn document(store: &Store, caller: Caller) -> Result<Body, Prob
     let export = Export {
         store: store.clone(),
         account,
+        _turn: turn,
         part: Part::Messages,
         spaces: all.iter().copied().collect(),
         after: None,
@@ -116,5 +157,23 @@ impl Export {
             bytes.push_str(&item);
         }
         Ok(Some((Bytes::from(bytes), self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mychat_replication::clock::Stamp;
+
+    use super::*;
+
+    #[test]
+    fn an_account_has_one_turn_at_a_time() {
+        let exports = Exports::default();
+        let [ada, bob] = [1, 2].map(|number| AccountId::from_stamp(Stamp::default(), number));
+        let first = exports.begin(ada).expect("the first");
+        assert!(exports.begin(ada).is_none());
+        assert!(exports.begin(bob).is_some());
+        drop(first);
+        assert!(exports.begin(ada).is_some());
     }
 }

@@ -13,7 +13,7 @@ use mychat_replication::store::Batch;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Account, EMAIL, HANDLE, PublicAccount, by_handle,
+    Account, HANDLE, PublicAccount, by_handle,
     closing::{self, Mode},
     export,
     password::Secret,
@@ -266,14 +266,15 @@ fn restate(
     old: Option<String>,
     new: Option<String>,
 ) -> Result<(), Problem> {
-    let (kind, taken) = match field {
-        Field::Handle => (HANDLE, "the handle is taken"),
-        Field::Email => (EMAIL, "there is an account with this e-mail address"),
+    let taken = match field {
+        Field::Handle => "the handle is taken",
+        Field::Email => "there is an account with this e-mail address",
         _ => {
             store::state(batch, id, field, new);
             return Ok(());
         }
     };
+    let kind = field.as_str();
     if let Some(new) = &new {
         let owner = claims::owner(batch.connection(), kind, keys.claim(kind, new))?;
         if owner.is_some_and(|owner| owner != id.0) {
@@ -320,9 +321,10 @@ async fn close(
 /// Everything that is held on the caller's account: profile, preferences, sessions, memberships and read marks, and what it
 /// has written and reacted to in every space that it ever was a member of.
 #[utoipa::path(get, path = "/v1/accounts/me/export", tag = "accounts", security(("bearer" = [])),
-    responses((status = 200, description = "one JSON document")))]
+    responses((status = 200, description = "one JSON document"),
+        (status = 429, description = "another export of this account is under way")))]
 async fn export(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
-    let document = export::document(&app.store, caller).await?;
+    let document = export::document(&app.exports, &app.store, caller).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
 }
 

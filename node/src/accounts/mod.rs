@@ -24,6 +24,7 @@ pub mod throttle;
 #[cfg(test)]
 mod tests;
 
+pub use export::Exports;
 pub use sessions::{Standing, standing};
 pub use store::{
     Account, MIGRATIONS, PublicAccount, by_handle, derive, event_of, exists, is_active, profile,

@@ -79,7 +79,7 @@ impl Field {
     pub(crate) const ALL: [Self; 7] =
         [Self::Name, Self::Handle, Self::Email, Self::Phone, Self::Address, Self::Avatar, Self::State];
 
-    const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Handle => "handle",

@@ -6,7 +6,6 @@ use mychat_replication::store::Batch;
 use rusqlite::Connection;
 
 use super::{
-    event::Fresh,
     facts::{self, Revision, Sent},
     markdown,
     resource::{self, Message},
@@ -78,10 +77,11 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Messa
     let sent = Sent { author, erased: false, body, client_id, reply_to, thread, mentions };
     // A purge may be of messages that are yet to come.
     alone &= !store::purges(batch.connection(), space)?.iter().any(|purge| purge.covers(id));
-    let message = Message::fresh(space, id, sent.clone(), html);
-    let note = alone.then(|| Fresh(message.clone()));
-    facts::send_noted(batch, space, id, &sent, note);
-    Ok(message)
+    if alone {
+        return Ok(facts::send_noted(batch, space, id, sent, html));
+    }
+    facts::send(batch, space, id, &sent);
+    Ok(Message::fresh(space, id, sent, html))
 }
 
 /// A message that another one refers to must be there.

@@ -4,7 +4,7 @@ use mychat_replication::{clock::Stamp, store::Batch};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::event::Fresh;
+use super::{event::Fresh, resource::Message};
 use crate::{
     ids::{AccountId, At, MessageId, SpaceId},
     packed,
@@ -76,23 +76,25 @@ impl Purge {
 
 /// Writes a message.
 pub(super) fn send(batch: &mut Batch<'_>, space: SpaceId, id: MessageId, sent: &Sent) {
-    send_noted(batch, space, id, sent, None);
+    batch.insert("message", vec![space.value(), id.value()], packed::encode(sent));
+    #[cfg(feature = "next")]
+    crate::next::note(batch, space, id, &sent.body);
 }
 
-/// Writes a message, and notes for its event that it is as given.
+/// Writes a message that nothing else that is held says anything about, and notes for its event how it is shown.
 pub(super) fn send_noted(
     batch: &mut Batch<'_>,
     space: SpaceId,
     id: MessageId,
-    sent: &Sent,
-    note: Option<Fresh>,
-) {
-    batch.insert("message", vec![space.value(), id.value()], packed::encode(sent));
-    if let Some(note) = note {
-        batch.note(note);
-    }
+    sent: Sent,
+    html: String,
+) -> Message {
+    batch.insert("message", vec![space.value(), id.value()], packed::encode(&sent));
+    let message = Message::fresh(space, id, sent, html);
+    batch.note(Fresh(message.clone()));
     #[cfg(feature = "next")]
-    crate::next::note(batch, space, id, &sent.body);
+    crate::next::note(batch, space, id, &message.body);
+    message
 }
 
 /// States a revision and gives its time.
