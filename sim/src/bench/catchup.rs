@@ -27,8 +27,11 @@ const BEHIND: usize = 2;
 /// How it is done, for the report.
 pub(super) fn method(args: &CatchupArgs) -> Vec<String> {
     let start = if args.empty { "empty" } else { "with what was there before" };
-    let relay =
-        if args.no_relay { "" } else { ", with a UDP relay between them that adds no delay and counts" };
+    let relay = match (args.no_relay, args.delay_ms) {
+        (true, _) => String::new(),
+        (false, 0) => ", with a UDP relay between them that adds no delay and counts".to_owned(),
+        (false, delay) => format!(", with a UDP relay between them that adds {delay} ms each way and counts"),
+    };
     let mut method = vec![
         format!("Two processes on this machine{relay}: A has {} messages more than C.", args.messages),
         format!(
@@ -72,7 +75,8 @@ pub(super) async fn check(args: &CatchupArgs) -> anyhow::Result<()> {
 
 /// One run.
 pub(super) async fn measure(system: &System, args: &CatchupArgs, bar: &ProgressBar) -> anyhow::Result<Sheet> {
-    let mut cluster = Cluster::start(system, &args.setup, (!args.no_relay).then_some(Duration::ZERO)).await?;
+    let delay = (!args.no_relay).then_some(Duration::from_millis(args.delay_ms.into()));
+    let mut cluster = Cluster::start(system, &args.setup, delay).await?;
     let empty = prepare(&mut cluster, system, args, bar).await?;
     let before = Counts::of(&cluster, system).await?;
     let began = Instant::now();

@@ -200,8 +200,13 @@ pub struct CatchupArgs {
     #[arg(long, value_name = "N")]
     pub snapshot_above: Option<u64>,
 
+    /// Hold what the nodes send each other back for so many milliseconds, each way, as between regions [example:
+    /// --delay-ms 40]
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub delay_ms: u32,
+
     /// No relay between the nodes; then the bytes of datagrams are not known
-    #[arg(long)]
+    #[arg(long, conflicts_with = "delay_ms")]
     pub no_relay: bool,
 
     /// Do not compare the nodes' contents in the end, which takes a while
