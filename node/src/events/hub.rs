@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Comings, Cursors, Item,
+    audience::Audience,
     goodbye::goodbyes,
     opened::Opened,
     reactor::{Departures, PING_SLOTS, Reactors},
     recent::Recent,
     state::{State, Subscription},
-    steps,
+    steps::{self, FrameSteps},
 };
 use crate::{
     app::Condition,
@@ -287,7 +288,7 @@ impl Task {
 
     /// Tells what follows from commits. Should the read fail, the logs are read instead, until it works.
     pub(super) async fn commits(&self, commits: Vec<Arc<Commit>>) {
-        let (audience, follows) = {
+        let (audience, follows, heard) = {
             let mut state = lock(&self.state);
             if state.open() == 0 {
                 for commit in &commits {
@@ -295,8 +296,8 @@ impl Task {
                 }
                 return;
             }
-            let frames = commits.iter().flat_map(|commit| &commit.frames);
-            (state.audience(), follow(state.position(), frames))
+            let frames = || commits.iter().flat_map(|commit| &commit.frames);
+            (state.audience(), follow(state.position(), frames()), state.heard(frames()))
         };
         if commits.iter().any(|commit| commit.frames.is_empty()) {
             // The database was replaced by one that holds more: what is new is in the logs only.
@@ -306,15 +307,33 @@ impl Task {
             tracing::error!("a commit does not follow what was told: the log is read for what is between");
             return self.catch_up().await;
         }
-        if let Some(noted) = commits.iter().map(|commit| steps::noted(commit)).collect::<Option<Vec<_>>>() {
-            #[cfg(debug_assertions)]
-            self.compare_with_tables(&commits, &noted).await;
-            let mut state = lock(&self.state);
-            noted.into_iter().for_each(|frame| state.tell(frame));
-            return;
-        }
+        #[cfg(debug_assertions)]
+        self.compare_with_tables(&commits).await;
+        let mut known = known(&commits, &heard);
         let frames: Vec<Arc<Frame>> =
-            commits.iter().flat_map(|commit| commit.frames.iter().cloned()).collect();
+            known.iter().filter_map(|known| known.as_ref().err()).cloned().collect();
+        if !frames.is_empty() {
+            match self.read(frames, audience).await {
+                Ok(read) => {
+                    let unknown = known.iter_mut().filter(|known| known.is_err());
+                    unknown.zip(read).for_each(|(unknown, read)| *unknown = Ok(read));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "events could not be made of commits; the log is read for them");
+                    return self.catch_up().await;
+                }
+            }
+        }
+        let mut state = lock(&self.state);
+        known.into_iter().flatten().for_each(|frame| state.tell(frame));
+    }
+
+    /// Works out what follows from frames by the tables.
+    async fn read(
+        &self,
+        frames: Vec<Arc<Frame>>,
+        audience: Arc<Audience>,
+    ) -> Result<Vec<FrameSteps>, StoreError> {
         let rows: usize = frames.iter().map(|frame| frame.changes.len()).sum();
         let read = move |db: &rusqlite::Connection| {
             frames
@@ -323,32 +342,16 @@ impl Task {
                 .collect::<rusqlite::Result<Vec<_>>>()
                 .map_err(StoreError::from)
         };
-        let made = if rows <= ROWS_AT_A_GLANCE {
-            self.store.glance(read).await
-        } else {
-            self.store.read(read).await
-        };
-        match made {
-            Ok(frames) => {
-                let mut state = lock(&self.state);
-                for frame in frames {
-                    state.tell(frame);
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "events could not be made of commits; the log is read for them");
-                self.catch_up().await;
-            }
-        }
+        if rows <= ROWS_AT_A_GLANCE { self.store.glance(read).await } else { self.store.read(read).await }
     }
 
     /// What was noted of a commit must be what the tables say, as long as there is no later one.
     #[cfg(debug_assertions)]
-    async fn compare_with_tables(&self, commits: &[Arc<Commit>], noted: &[steps::FrameSteps]) {
-        let ([commit], [noted]) = (commits, noted) else { return };
+    async fn compare_with_tables(&self, commits: &[Arc<Commit>]) {
+        let [commit] = commits else { return };
+        let Some(noted) = steps::noted(commit) else { return };
         let read = |db: &rusqlite::Connection| {
-            steps::of_frame(db, &commit.frames[0], &super::audience::Audience::default())
-                .map_err(StoreError::from)
+            steps::of_frame(db, &commit.frames[0], &Audience::default()).map_err(StoreError::from)
         };
         let Ok(read) = self.store.glance(read).await else { return };
         if *self.store.vector() == *commit.vector {
@@ -433,6 +436,19 @@ impl Task {
             }
         }
     }
+}
+
+/// What follows from each frame, as far as it is known without reading: from those that nobody here hears of, nothing.
+fn known(commits: &[Arc<Commit>], heard: &[bool]) -> Vec<Result<FrameSteps, Arc<Frame>>> {
+    let frames = commits.iter().flat_map(|commit| commit.frames.iter().map(move |frame| (commit, frame)));
+    let known = |((commit, frame), heard): ((&Arc<Commit>, &Arc<Frame>), &bool)| {
+        if !heard {
+            metrics::counter!("mychat_events_unheard_versions_total").increment(1);
+            return Ok(FrameSteps::none(frame));
+        }
+        steps::noted(commit).ok_or_else(|| Arc::clone(frame))
+    };
+    frames.zip(heard).map(known).collect()
 }
 
 /// What has come besides `first`, up to a number; and how many commits were missed right after that.

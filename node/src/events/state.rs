@@ -13,7 +13,7 @@ use std::{
 };
 
 use mychat_replication::{
-    log::{SiteId, Version, VersionVector},
+    log::{Frame, SiteId, Version, VersionVector},
     mutation::{self, Mutation},
 };
 use serde_json::json;
@@ -26,7 +26,7 @@ use super::{
     queue::Queue,
     reactor::{Reactors, Reader, Tell, Told},
     sees,
-    steps::{FrameSteps, Step},
+    steps::{self, FrameSteps, Reach, Step},
     told_as,
 };
 use crate::ids::{AccountId, SessionId, SpaceId};
@@ -205,6 +205,25 @@ impl State {
         }
     }
 
+    /// Which of the next frames somebody here may hear of, each with whether.
+    pub fn heard<'a>(&self, frames: impl Iterator<Item = &'a Arc<Frame>>) -> Vec<bool> {
+        let mut changed = false;
+        let heard = |frame: &'a Arc<Frame>| {
+            let before = changed;
+            steps::reach(frame).fold(before, |heard, reach| match reach {
+                Reach::Space(space) => {
+                    heard || self.by_space.contains_key(&space) || self.reactors.follow(space)
+                }
+                Reach::Account(account) => heard || self.audience.contains(account),
+                Reach::Anybody => {
+                    changed = true;
+                    true
+                }
+            })
+        };
+        frames.map(heard).collect()
+    }
+
     /// Tells what follows from a frame.
     pub fn tell(&mut self, frame: FrameSteps) {
         if frame.version <= self.position.get(frame.site) {
@@ -291,7 +310,8 @@ impl State {
         }
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
         self.deliveries.fetch_add(delivered, Ordering::Relaxed);
-        if self.settled > 0 {
+        let named = !event.accounts.is_empty();
+        if self.settled > 0 && (named || event.space.is_some_and(|space| self.reactors.follow(space))) {
             let wire = shared.unwrap_or_else(encode).wire.clone();
             let about = event.space.or(event.about);
             let told =

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use mychat_replication::{
-    log::{Frame, SiteId, Version, key},
+    log::{Change, Frame, SiteId, Version, key},
     store::{Commit, Row},
 };
 use rusqlite::Connection;
@@ -52,6 +52,36 @@ pub struct FrameSteps {
     pub version: Version,
     /// In order.
     pub steps: Vec<Step>,
+}
+
+impl FrameSteps {
+    /// Nothing follows, for anybody here.
+    #[must_use]
+    pub const fn none(frame: &Frame) -> Self {
+        Self { site: frame.site, version: frame.version, steps: Vec::new() }
+    }
+}
+
+/// Whom what follows from a row can concern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those who follow the space.
+    Space(SpaceId),
+    /// The account.
+    Account(AccountId),
+    /// Anybody; and who follows what may be another matter after it.
+    Anybody,
+}
+
+/// Whom a frame can concern, by the keys of its rows alone.
+pub fn reach(frame: &Frame) -> impl Iterator<Item = Reach> {
+    let told = |change: &&Change| &*change.column == "data" && &*change.table != http::write::TABLE;
+    frame.changes.iter().filter(told).filter_map(|change| {
+        let (table, key) = (&*change.table, key::unpack(&change.key).ok()?);
+        let space = messages::heard_in(table, &key).map(Reach::Space);
+        let account = || notifications::heard_by(table, &key).map(Reach::Account);
+        Some(space.or_else(account).unwrap_or(Reach::Anybody))
+    })
 }
 
 /// Works out what follows from a frame. The tables have its rows already, and maybe later ones.
@@ -148,4 +178,53 @@ fn ended(
         }
     }
     Ok(over)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mychat_replication::{
+        clock::Stamp,
+        log::{GroupId, Value},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_reaches_whom_its_rows_are_about() {
+        let id = Uuid::from_u128(7);
+        let change = |(table, column): (&str, &str)| Change {
+            table: Arc::from(table),
+            key: key::pack(&[Value::Blob(id.as_bytes().to_vec()), Value::Blob(vec![1; 16])]),
+            column: Arc::from(column),
+            value: Value::Null,
+            column_version: 1,
+            causal_length: 1,
+            sequence: 0,
+        };
+        let reached = |rows: &[(&str, &str)]| {
+            let changes = rows.iter().copied().map(change).collect();
+            let frame = Frame {
+                group: GroupId::GLOBAL,
+                site: SiteId([1; 16]),
+                after: Version(0),
+                version: Version(1),
+                stamp: Stamp::default(),
+                changes,
+            };
+            reach(&frame).collect::<Vec<_>>()
+        };
+        let (space, account) = (Reach::Space(SpaceId(id)), Reach::Account(AccountId(id)));
+        let rows =
+            [("message", "data"), ("message", "-1"), (http::write::TABLE, "data"), ("read_mark", "data")];
+        assert_eq!(reached(&rows), [space, account]);
+        assert_eq!(reached(&[("message_revision", "data"), ("reaction", "data")]), [space, space]);
+        for table in
+            ["membership", "space", "space_change", "account", "account_fact", "session_end", "unknown"]
+        {
+            assert_eq!(reached(&[(table, "data")]), [Reach::Anybody], "{table}");
+        }
+    }
 }

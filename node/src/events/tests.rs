@@ -141,6 +141,26 @@ async fn a_member_hears_what_happens_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn i5_who_joins_hears_all_that_is_said_from_then_on_and_nothing_of_before() {
+    let node = TestNode::start();
+    let (ada, eve) = (node.sign_up("Ada").await, node.sign_up("Eve").await);
+    let mut reader = Reader::open(&node, &ada, None).await;
+    for round in 0..10 {
+        let room = space(&node, &eve).await;
+        let said = |when: &str| (0..8).map(|n| format!("{round} {when} {n}")).collect::<Vec<_>>();
+        // Nobody with a stream follows the room so far.
+        say_at_once(&node, &eve, &room, &said("before")).await;
+        let invitations = format!("/v1/spaces/{room}/invitations");
+        node.post(&invitations, &eve.token, json!({ "account": ada.id })).await.expect(201);
+        say_at_once(&node, &eve, &room, &said("after")).await;
+        say(&node, &eve, &room, "last").await;
+        let mut heard = bodies(&reader.messages_until("last").await);
+        assert!(heard.remove("last"));
+        assert_eq!(heard, said("after").into_iter().collect());
+    }
+}
+
+#[tokio::test]
 async fn i5_every_cursor_gives_what_is_left_and_nothing_twice() {
     let node = TestNode::start();
     let ada = node.sign_up("Ada").await;

@@ -43,4 +43,4 @@ pub use http::routes;
 pub use import::import;
 pub use resource::{Message, last, resource};
 pub use rules::MAX_BODY;
-pub use store::{MIGRATIONS, canonical, derive, unread_after};
+pub use store::{MIGRATIONS, canonical, derive, heard_in, unread_after};

@@ -1,6 +1,9 @@
 //! The tables of messages, and how the local ones are derived from the replicated.
 
-use mychat_replication::store::{Migration, Row};
+use mychat_replication::{
+    log::Value,
+    store::{Migration, Row},
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::facts::{AUTHOR_SQL, PRESENT_SQL, Purge, Reaction, Revision, Sent};
@@ -71,6 +74,12 @@ const SENT_BY_CLIENT_ID: &str = "
 /// Whether a replicated table belongs to this domain.
 pub(super) fn is_table(table: &str) -> bool {
     matches!(table, "message" | "message_revision" | "reaction" | "message_purge")
+}
+
+/// The space whose members alone hear of a row of this domain; `None` for rows of others.
+#[must_use]
+pub fn heard_in(table: &str, key: &[Value]) -> Option<SpaceId> {
+    key.first().filter(|_| is_table(table)).and_then(SpaceId::from_value)
 }
 
 /// Brings the local tables up to date with `rows`, which are in their tables already.

@@ -17,7 +17,7 @@ mod tests;
 
 pub use event::event_of;
 pub use http::routes;
-pub use store::{MIGRATIONS, UNREAD_WITHIN, derive, mark, unread};
+pub use store::{MIGRATIONS, UNREAD_WITHIN, derive, heard_by, mark, unread};
 
 /// What the convergence test of messages states about read marks.
 #[cfg(test)]

@@ -13,6 +13,9 @@ use crate::{
     messages, packed, spaces,
 };
 
+/// The replicated table.
+const TABLE: &str = "read_mark";
+
 /// The tables of this domain.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     domain: "notifications",
@@ -65,12 +68,18 @@ pub(super) fn read(
 
 /// The account, space and content of a row of `read_mark`.
 pub(super) fn decode(row: &Row<'_>) -> Option<(AccountId, SpaceId, ReadMark)> {
-    if row.table != "read_mark" {
+    if row.table != TABLE {
         return None;
     }
     let account = row.key.first().and_then(AccountId::from_value)?;
     let space = row.key.get(1).and_then(SpaceId::from_value)?;
     Some((account, space, row.data.and_then(packed::decode)?))
+}
+
+/// The account that alone hears of a row of this domain; `None` for rows of others.
+#[must_use]
+pub fn heard_by(table: &str, key: &[Value]) -> Option<AccountId> {
+    key.first().filter(|_| table == TABLE).and_then(AccountId::from_value)
 }
 
 /// Brings `local_read` up to date with `rows`. Marks only grow, so their order can't matter.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! hub ─▶ an inbox a reactor (Tell) ─▶ streams.rs: who hears of it ─▶ one write a stream
-//! takeover (server) ─▶ hub: settle ─▶ the reactor with the fewest streams
+//! takeover (server) ─▶ hub: settle ─▶ one of the reactors with the fewest streams
 //! ```
 //!
 //! A stream with nothing to do costs a small record here and its socket: no task, no parser, no buffer. What the hub
-//! tells goes to every reactor in the same order, the coming of a stream included, so a stream hears of exactly what
-//! comes after it was settled.
+//! tells goes to every reactor that has somebody for it, in the same order, the coming of a stream included, so a stream
+//! hears of exactly what comes after it was settled. Of the reactors with few streams, one that has readers of the
+//! stream's spaces already gets it: so a message in a small space wakes one thread, not all.
 
 mod shard;
 mod stream;
@@ -18,6 +19,7 @@ mod waiting;
 mod tests;
 
 use std::{
+    cmp::Reverse,
     collections::BTreeSet,
     io,
     num::NonZero,
@@ -39,6 +41,11 @@ use crate::ids::{AccountId, SessionId, SpaceId};
 pub const PING_SLOTS: usize = 15;
 /// No more reactors than this: beyond it the system is the limit.
 const MAX_REACTORS: usize = 32;
+/// How many streams more than another a reactor may get for the sake of its readers' company: so many, or a 32nd of what
+/// the other has.
+const UNEVEN: usize = 8;
+/// Of how many of a stream's spaces it is looked who has readers.
+const SPACES_LOOKED_AT: usize = 16;
 
 /// Called with the streams that have gone.
 pub type Departures = Arc<dyn Fn(Vec<(AccountId, SessionId)>) + Send + Sync>;
@@ -113,10 +120,20 @@ struct Reactor {
     streams: Arc<AtomicUsize>,
 }
 
+impl Reactor {
+    fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
 impl Reactors {
     /// Reactors that tell `departures` of streams that have gone.
     pub fn new(departures: Departures) -> Self {
         Self { departures, room: Arc::default(), delivered: Arc::default(), running: OnceLock::new() }
+    }
+
+    fn all(&self) -> &[Reactor] {
+        self.running.get().map_or(&[], Vec::as_slice)
     }
 
     /// Makes sure that they run.
@@ -154,15 +171,26 @@ impl Reactors {
         Ok(())
     }
 
-    /// Gives a stream to the reactor that has the fewest; `false` when there is none left.
+    /// Gives a stream to a reactor that has few, with readers of the same spaces if possible; `false` when there is none
+    /// left.
     pub fn add(&self, settling: Settling) -> bool {
-        let reactors = self.running.get().map_or(&[][..], Vec::as_slice);
-        let living = reactors.iter().filter(|reactor| !reactor.inbox.is_dead());
-        let fewest = living.min_by_key(|reactor| reactor.streams.load(Ordering::Relaxed));
-        let Some(reactor) = fewest else { return false };
+        let living = || self.all().iter().filter(|reactor| !reactor.inbox.is_dead());
+        let Some(fewest) = living().map(Reactor::streams).min() else { return false };
+        let limit = fewest + UNEVEN.max(fewest / 32);
+        let company = |reactor: &Reactor| {
+            let shared = reactor.inbox.follows(settling.spaces.iter().take(SPACES_LOOKED_AT));
+            (shared, Reverse(reactor.streams()))
+        };
+        let few = living().filter(|reactor| reactor.streams() <= limit);
+        let Some(reactor) = few.max_by_key(|reactor| company(reactor)) else { return false };
         reactor.streams.fetch_add(1, Ordering::Relaxed);
         reactor.inbox.push(Command::Add(Box::new(settling)));
         true
+    }
+
+    /// Whether a settled stream follows the space, perhaps.
+    pub fn follow(&self, space: SpaceId) -> bool {
+        self.all().iter().any(|reactor| reactor.inbox.follows([&space]) > 0)
     }
 
     /// How many events they have given to streams so far.
@@ -181,14 +209,14 @@ impl Reactors {
     }
 
     fn each(&self, command: impl Fn() -> Command) {
-        for reactor in self.running.get().into_iter().flatten() {
+        for reactor in self.all() {
             reactor.inbox.push(command());
         }
     }
 
     /// Whether one is so far behind that there should be nothing more for it now.
     pub fn is_full(&self) -> bool {
-        self.running.get().into_iter().flatten().any(|reactor| reactor.inbox.is_full())
+        self.all().iter().any(|reactor| reactor.inbox.is_full())
     }
 
     /// Rings when a reactor that was full is not any more.

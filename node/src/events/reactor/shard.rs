@@ -1,6 +1,7 @@
 //! One reactor: a thread that waits on its sockets and on what the hub tells, and gives the one to the other.
 
 use std::{
+    collections::HashSet,
     io::{self, Read, Write},
     net::Shutdown,
     sync::{
@@ -15,6 +16,7 @@ use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{Departures, PING_SLOTS, Settling, Tell, streams::Streams};
+use crate::ids::SpaceId;
 
 /// Bytes of events that may wait for one reactor; the hub waits while there is more.
 const INBOX: usize = 8 << 20;
@@ -22,6 +24,8 @@ const INBOX: usize = 8 << 20;
 const TOLD: Token = Token(usize::MAX);
 /// How often the gauges are set.
 const GAUGES: Duration = Duration::from_secs(1);
+/// Spaces that an inbox may take for followed though they no longer are, beside as many as are.
+const STALE_SPACES: usize = 64;
 
 /// What a reactor is to do next.
 pub enum Command {
@@ -42,9 +46,38 @@ struct Waiting {
     asleep: bool,
     /// The thread has ended.
     dead: bool,
+    /// All spaces that a stream of the reactor follows, or will once it has taken what waits; and some that none does any
+    /// more.
+    spaces: HashSet<SpaceId>,
 }
 
-/// What waits for a reactor.
+impl Waiting {
+    /// Whether the reactor may have somebody for it; what it has to know of streams to come counts.
+    fn concerns(&mut self, command: &Command) -> bool {
+        match command {
+            Command::Tell(Tell::Event(event)) => {
+                !event.accounts.is_empty() || event.space.is_some_and(|space| self.spaces.contains(&space))
+            }
+            Command::Tell(Tell::Ephemeral { spaces, .. }) => {
+                spaces.iter().any(|space| self.spaces.contains(space))
+            }
+            Command::Add(settling) => {
+                self.spaces.extend(&settling.spaces);
+                true
+            }
+            Command::Tell(Tell::Follow { spaces, .. }) => {
+                self.spaces.extend(&**spaces);
+                true
+            }
+            Command::Tell(Tell::Ended { .. } | Tell::EndAll { .. } | Tell::Ping(_))
+            | Command::Cut
+            | Command::Stop => true,
+        }
+    }
+}
+
+/// What waits for a reactor. It is not woken for what none of its streams follows: a message costs the reactors that have
+/// readers of its space, however many others there are.
 pub struct Inbox {
     waiting: Mutex<Waiting>,
     waker: Waker,
@@ -56,7 +89,7 @@ impl Inbox {
     /// Puts a command in line; nothing comes of it when the reactor has ended.
     pub fn push(&self, command: Command) {
         let mut waiting = self.lock();
-        if waiting.dead {
+        if waiting.dead || !waiting.concerns(&command) {
             return;
         }
         if let Command::Tell(Tell::Event(event)) = &command {
@@ -67,6 +100,21 @@ impl Inbox {
             && let Err(error) = self.waker.wake()
         {
             tracing::error!(%error, "a reactor can't be woken");
+        }
+    }
+
+    /// How many of some spaces its streams follow, perhaps.
+    pub fn follows<'a>(&self, spaces: impl IntoIterator<Item = &'a SpaceId>) -> usize {
+        let waiting = self.lock();
+        spaces.into_iter().filter(|space| waiting.spaces.contains(space)).count()
+    }
+
+    /// Forgets spaces that are not among the `followed`, once there are many. What is yet to be taken may be about others:
+    /// then it waits for the next time.
+    fn forget(&self, followed: impl ExactSizeIterator<Item = SpaceId>) {
+        let mut waiting = self.lock();
+        if waiting.commands.is_empty() && waiting.spaces.len() > 2 * followed.len() + STALE_SPACES {
+            waiting.spaces = followed.collect();
         }
     }
 
@@ -189,6 +237,7 @@ impl Shard {
             if gauges_at.elapsed() >= GAUGES {
                 gauges_at = Instant::now();
                 self.gauges();
+                self.inbox.forget(self.streams.spaces());
             }
             match self.poll.poll(&mut events, patience) {
                 Ok(()) => {}
@@ -281,5 +330,76 @@ impl Shard {
         let delivered = self.streams.take_delivered();
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
         self.delivered.fetch_add(delivered, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{events::reactor::Told, ids::AccountId};
+
+    fn space(number: u128) -> SpaceId {
+        SpaceId(Uuid::from_u128(number))
+    }
+
+    fn follow(spaces: impl IntoIterator<Item = u128>) -> Command {
+        let spaces: BTreeSet<SpaceId> = spaces.into_iter().map(space).collect();
+        Command::Tell(Tell::Follow { account: AccountId(Uuid::nil()), spaces: Arc::new(spaces) })
+    }
+
+    fn event(number: u128, accounts: &[AccountId]) -> Command {
+        let wire = Bytes::from_static(b"event");
+        let (space, accounts) = (Some(space(number)), accounts.into());
+        Command::Tell(Tell::Event(Told { wire, space, about: space, accounts, except: None }))
+    }
+
+    fn ephemeral(number: u128) -> Command {
+        let (wire, spaces) = (Bytes::from_static(b"event"), [space(number)].into());
+        Command::Tell(Tell::Ephemeral { wire, spaces, about: AccountId(Uuid::nil()), most: 1 })
+    }
+
+    fn inbox() -> Arc<Inbox> {
+        let made = Shard::new("0".to_owned(), Arc::default(), Arc::new(|_| {}), Arc::default());
+        let (shard, inbox) = made.expect("descriptors");
+        // It stays, for its inbox to live.
+        std::mem::forget(shard);
+        inbox
+    }
+
+    #[test]
+    fn a_reactor_is_told_of_what_somebody_there_follows() {
+        let inbox = inbox();
+        let told = || inbox.take(true).len();
+        inbox.push(event(1, &[]));
+        inbox.push(ephemeral(1));
+        assert_eq!(told(), 0);
+        inbox.push(event(1, &[AccountId(Uuid::nil())]));
+        assert_eq!(told(), 1, "the account may be there");
+        inbox.push(follow([1, 2]));
+        inbox.push(event(1, &[]));
+        inbox.push(ephemeral(2));
+        inbox.push(event(3, &[]));
+        assert_eq!(told(), 3);
+        assert_eq!(inbox.follows(&[space(1), space(2), space(3)]), 2);
+    }
+
+    #[test]
+    fn spaces_are_forgotten_when_nothing_is_to_come_and_many_are_stale() {
+        let inbox = inbox();
+        let all = 0..u128::from(STALE_SPACES as u32) + 3;
+        inbox.push(follow(all.clone()));
+        inbox.forget([space(0)].into_iter());
+        assert_eq!(inbox.follows(&[space(0), space(1)]), 2, "they are about to be followed");
+        inbox.take(true);
+        inbox.forget([space(0)].into_iter());
+        assert_eq!(inbox.follows(&all.map(space).collect::<Vec<_>>()), 1);
+        inbox.push(follow([1]));
+        inbox.take(true);
+        inbox.forget([].into_iter());
+        assert_eq!(inbox.follows(&[space(0), space(1)]), 2, "so few are kept");
     }
 }

@@ -109,6 +109,11 @@ impl<S: Write> Streams<S> {
         self.streams.len()
     }
 
+    /// The spaces that they follow.
+    pub fn spaces(&self) -> impl ExactSizeIterator<Item = SpaceId> {
+        self.lane_of.keys().copied()
+    }
+
     /// Events that were given to streams since the last call.
     pub fn take_delivered(&mut self) -> u64 {
         std::mem::take(&mut self.delivered)
