@@ -310,8 +310,7 @@ impl State {
         }
         metrics::counter!("mychat_events_delivered_total").increment(delivered);
         self.deliveries.fetch_add(delivered, Ordering::Relaxed);
-        let named = !event.accounts.is_empty();
-        if self.settled > 0 && (named || event.space.is_some_and(|space| self.reactors.follow(space))) {
+        if self.settled > 0 {
             let wire = shared.unwrap_or_else(encode).wire.clone();
             let about = event.space.or(event.about);
             let told =

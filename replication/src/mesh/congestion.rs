@@ -4,7 +4,7 @@
 //! BBR's own least window is 4 packets, and it goes there on a short path whenever it measures the round trip anew, at
 //! the first bulk of each connection to begin with. Peers acknowledge every [`ACKNOWLEDGED`]th packet or after
 //! [`ACKNOWLEDGED_AFTER`]: 4 packets wait for the delay then, what BBR sees of the bandwidth is 4 packets per delay
-//! (half a megabyte a second where a gigabyte would go), and this keeps its window at 4 packets, for seconds. A window
+//! (half a megabyte a second, measured where a hundred went), and this keeps its window at 4 packets, for seconds. A window
 //! of at least two acknowledgements' packets has none of it: one is always on its way.
 //!
 //! It takes nothing from a crowded path that others would not: 29 kB are what a common connection begins with twice
@@ -23,7 +23,7 @@ const ACKNOWLEDGED: u32 = 10;
 /// How long it may keep one back that is due for fewer.
 const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(10);
 /// The least window, in packets of the path's size.
-pub(super) const LEAST_PACKETS: u64 = 2 * ACKNOWLEDGED as u64;
+const LEAST_PACKETS: u64 = 2 * ACKNOWLEDGED as u64;
 
 /// How often peers are asked to acknowledge (QUIC Acknowledgement Frequency, draft-ietf-quic-ack-frequency), instead of
 /// every second packet: a stream of small commits is otherwise answered with half as many packets. A gap is still told at

@@ -52,8 +52,17 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether the reactor may have somebody for it; what it has to know of streams to come counts.
-    fn concerns(&mut self, command: &Command) -> bool {
+    /// Notes the spaces that streams follow once the reactor has taken this.
+    fn note(&mut self, command: &Command) {
+        match command {
+            Command::Add(settling) => self.spaces.extend(&settling.spaces),
+            Command::Tell(Tell::Follow { spaces, .. }) => self.spaces.extend(&**spaces),
+            _ => {}
+        }
+    }
+
+    /// Whether the reactor may have somebody for it; what it has to know of its streams counts.
+    fn concerns(&self, command: &Command) -> bool {
         match command {
             Command::Tell(Tell::Event(event)) => {
                 !event.accounts.is_empty() || event.space.is_some_and(|space| self.spaces.contains(&space))
@@ -61,17 +70,7 @@ impl Waiting {
             Command::Tell(Tell::Ephemeral { spaces, .. }) => {
                 spaces.iter().any(|space| self.spaces.contains(space))
             }
-            Command::Add(settling) => {
-                self.spaces.extend(&settling.spaces);
-                true
-            }
-            Command::Tell(Tell::Follow { spaces, .. }) => {
-                self.spaces.extend(&**spaces);
-                true
-            }
-            Command::Tell(Tell::Ended { .. } | Tell::EndAll { .. } | Tell::Ping(_))
-            | Command::Cut
-            | Command::Stop => true,
+            _ => true,
         }
     }
 }
@@ -92,6 +91,7 @@ impl Inbox {
         if waiting.dead || !waiting.concerns(&command) {
             return;
         }
+        waiting.note(&command);
         if let Command::Tell(Tell::Event(event)) = &command {
             waiting.bytes += event.wire.len();
         }
