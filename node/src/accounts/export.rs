@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{preferences, profile, sessions};
 use crate::{
-    http::{Caller, Problem, json},
+    http::{Caller, Problem, json_text},
     ids::{AccountId, MessageId, SpaceId},
     messages, notifications, spaces,
 };
@@ -133,7 +133,7 @@ impl Export {
             let next = if part == Part::Messages {
                 let (written, next) = messages::written(db, space, account, after)?;
                 for message in written {
-                    items.push(json(&message)?.to_string());
+                    items.push(json_text(&message)?);
                 }
                 next
             } else {

@@ -84,7 +84,7 @@ async fn sign_up(
             }
             store::set_password(batch, account, &hash);
             let session = sessions::begin(batch, account, device);
-            Ok(sessions::http::begun(batch, account, session))
+            sessions::http::begun(batch, account, session)
         })
         .await?;
     sessions::http::answer(&app, &headers, outcome).await
@@ -252,7 +252,7 @@ async fn change(
                 restate(batch, &keys, caller.account, field, old, value)?;
             }
         }
-        Ok(Reply::ok(json(&account)?))
+        Reply::ok(&account)
     };
     write.run(&app, Some(&caller), job).await
 }
@@ -311,7 +311,7 @@ async fn close(
     let mut response = write
         .run(&app, Some(&caller), move |batch| {
             closing::close(batch, caller.account, mode)?;
-            Ok(Reply::accepted(serde_json::json!({ "id": caller.account, "mode": mode })))
+            Reply::accepted(&serde_json::json!({ "id": caller.account, "mode": mode }))
         })
         .await?;
     sessions::http::forget_cookie(&app, &mut response);
@@ -349,7 +349,7 @@ async fn put_preferences(
     wish.check()?;
     let job = move |batch: &mut Batch<'_>| {
         preferences::state(batch, caller.account, &wish);
-        Ok(Reply::ok(json(&wish)?))
+        Reply::ok(&wish)
     };
     write.run(&app, Some(&caller), job).await
 }

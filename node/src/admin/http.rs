@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     app::App,
-    http::{Body, Problem, Reply, json, write},
+    http::{Body, Problem, Reply, write},
 };
 
 /// The largest portion of an import, in bytes.
@@ -41,7 +41,7 @@ async fn import_lines(
     Body(wish): Body<Import>,
 ) -> Result<Response, Problem> {
     let report = import::import(&app, wish).await?;
-    Ok(write::with_cursor(Reply::ok(json(&report)?), write::cursor(&app, &app.store.vector())))
+    Ok(write::with_cursor(Reply::ok(&report)?, write::cursor(&app, &app.store.vector())))
 }
 
 /// Takes the node out of service: it sends its clients to other nodes, and goes on replicating.

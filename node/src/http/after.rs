@@ -1,7 +1,7 @@
 //! `MyChat-After`: a client that has moved here from another node names what it has seen, and is not shown less.
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderName, HeaderValue},
     middleware::Next,
     response::Response,
@@ -19,10 +19,10 @@ const AFTER: HeaderName = HeaderName::from_static("mychat-after");
 pub const BEHIND: HeaderName = HeaderName::from_static("mychat-behind");
 
 /// Holds the call back until this node has everything that the cursor has, for a while.
-pub async fn wait(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn wait(app: &App, request: Request, next: Next) -> Result<Response, Problem> {
     let Some(cursor) = request.headers().get(AFTER) else { return Ok(next.run(request).await) };
     let cursor = cursor.to_str().map_err(|_| invalid_cursor())?;
-    let covered = covers(&app, cursor).await.map_err(|_| invalid_cursor())?;
+    let covered = covers(app, cursor).await.map_err(|_| invalid_cursor())?;
     let mut response = next.run(request).await;
     if !covered {
         response.headers_mut().insert(BEHIND, HeaderValue::from_static("true"));

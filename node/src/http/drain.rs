@@ -15,7 +15,6 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::Response,
 };
 
@@ -76,24 +75,36 @@ impl HttpBody for Shared {
     }
 }
 
-/// Answers the call, and reads the rest of its body first.
-pub async fn rest(request: Request, next: Next) -> Response {
+/// The body of a call that is under way.
+pub struct Rest {
+    body: Shared,
+    /// Such a client has not sent its body, and does not until somebody reads it.
+    waits: bool,
+}
+
+/// Keeps hold of the call's body, if it has one, beside whoever reads it.
+pub fn hold(request: Request) -> (Request, Option<Rest>) {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, None);
     }
-    // Such a client has not sent its body, and does not until somebody reads it.
     let waits = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
     let body = Shared::new(body);
-    let mut response = next.run(Request::from_parts(head, Body::new(body.clone()))).await;
-    let (begun, ended) = body.progress();
-    let nothing_comes = ended || (waits && !begun);
-    // Whose time was up has been waited for long enough.
-    let late = response.status() == StatusCode::REQUEST_TIMEOUT;
-    if !nothing_comes && (late || tokio::time::timeout(PATIENCE, drop_rest(&body)).await != Ok(true)) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    (Request::from_parts(head, Body::new(body.clone())), Some(Rest { body, waits }))
+}
+
+impl Rest {
+    /// Reads what nobody has read, before the answer goes out.
+    pub async fn read(self, response: &mut Response) {
+        let (begun, ended) = self.body.progress();
+        let nothing_comes = ended || (self.waits && !begun);
+        // Whose time was up has been waited for long enough.
+        let late = response.status() == StatusCode::REQUEST_TIMEOUT;
+        if !nothing_comes && (late || tokio::time::timeout(PATIENCE, drop_rest(&self.body)).await != Ok(true))
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
-    response
 }
 
 /// Reads to the end; `false` when that is too far.

@@ -5,11 +5,7 @@
 //! itself is answered always. A node that was away for a while serves what it has at once: clients hold cursors, and
 //! are told when it is behind them.
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::http::Uri;
 
 use super::Problem;
 use crate::app::App;
@@ -17,13 +13,13 @@ use crate::app::App;
 /// Calls below `/v1` that need no data.
 const WITHOUT_DATA: [&str; 2] = ["/v1/node", "/v1/openapi.json"];
 
-/// Lets a call for data through once there is data.
-pub async fn data(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
-    let path = request.uri().path();
+/// Refuses a call for data while there is none.
+pub fn check(app: &App, uri: &Uri) -> Result<(), Problem> {
+    let path = uri.path();
     let needs_data = path.starts_with("/v1/") && !WITHOUT_DATA.contains(&path);
     if needs_data && !app.condition.has_data() {
         let why = app.condition.unready().unwrap_or_else(|| "the node is starting".to_owned());
         return Err(Problem::unavailable(why));
     }
-    Ok(next.run(request).await)
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! From the outside in, a call passes: the log and metrics of calls, the catch for panics, the headers that every
 //! answer carries, the reading of what is left of its body, CORS, the deadline, the gate before data that has not caught
-//! up, the wait for `MyChat-After`, and then its route. A handler gets what it needs through extractors that answer with
+//! up, the wait for `MyChat-After` (all of them in `call.rs`), and then its route. A handler gets what it needs through extractors that answer with
 //! problem documents themselves: [`Caller`], [`Body`], [`Query`], [`Path`], [`Write`].
 
 mod after;
@@ -18,24 +18,15 @@ mod openapi;
 pub mod origins;
 mod page;
 mod problem;
+mod tally;
 mod web;
 pub mod write;
 
 #[cfg(test)]
 mod tests;
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, Method, StatusCode, request},
-    middleware,
-};
+use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware};
 use serde::Serialize;
-use tower::ServiceBuilder;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{AllowHeaders, AllowOrigin, CorsLayer},
-};
 
 pub use body::{Body, Path, Query};
 pub use caller::{Caller, bearer, check};
@@ -50,16 +41,7 @@ pub const MAX_BODY: usize = 256 << 10;
 
 /// All routes with everything around them.
 pub fn router(app: App) -> Router {
-    let around = ServiceBuilder::new()
-        .layer(middleware::from_fn_with_state(app.clone(), call::observe))
-        .layer(CatchPanicLayer::custom(call::panicked))
-        .layer(middleware::from_fn(call::common_headers))
-        .layer(middleware::from_fn(drain::rest))
-        .layer(cors(app.clone()))
-        .layer(middleware::from_fn_with_state(app.clone(), call::deadline))
-        .layer(middleware::from_fn_with_state(app.clone(), gate::data))
-        .layer(middleware::from_fn_with_state(app.clone(), after::wait))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let around = middleware::from_fn_with_state(call::Around::new(app.clone()), call::around);
     Router::new()
         .merge(node_info::routes())
         .merge(openapi::routes())
@@ -80,28 +62,9 @@ pub fn router(app: App) -> Router {
                 "this path has no such method",
             )
         })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(around)
         .with_state(app)
-}
-
-/// Pages of the cluster's other nodes may call this one, with the cookie.
-fn cors(app: App) -> CorsLayer {
-    let known = move |origin: &HeaderValue, call: &request::Parts| {
-        let host = call.headers.get(axum::http::header::HOST).and_then(|host| host.to_str().ok());
-        origin.to_str().is_ok_and(|origin| app.origins().allows(origin, host))
-    };
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(known))
-        .allow_credentials(true)
-        .allow_headers(AllowHeaders::mirror_request())
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .expose_headers([
-            write::CURSOR,
-            durability::REGIONS,
-            after::BEHIND,
-            HeaderName::from_static("retry-after"),
-        ])
-        .max_age(std::time::Duration::from_secs(600))
 }
 
 /// A resource as JSON.
@@ -109,8 +72,20 @@ fn cors(app: App) -> CorsLayer {
 /// # Errors
 /// 500 for a type with a map whose keys are no strings; there is none.
 pub fn json<T: Serialize>(value: &T) -> Result<serde_json::Value, Problem> {
-    serde_json::to_value(value).map_err(|error| {
-        tracing::error!(%error, "a resource has no JSON form");
-        Problem::unavailable("the answer can't be written")
-    })
+    serde_json::to_value(value).map_err(no_json)
+}
+
+/// A resource as the text of its JSON.
+///
+/// # Errors
+/// As [`json`].
+pub fn json_text<T: Serialize>(value: &T) -> Result<String, Problem> {
+    serde_json::to_string(value).map_err(no_json)
+}
+
+// Given to `map_err`.
+#[allow(clippy::needless_pass_by_value)]
+fn no_json(error: serde_json::Error) -> Problem {
+    tracing::error!(%error, "a resource has no JSON form");
+    Problem::unavailable("the answer can't be written")
 }

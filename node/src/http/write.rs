@@ -12,8 +12,9 @@ use std::{
 };
 
 use axum::{
+    body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use mychat_replication::{
@@ -39,6 +40,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_KEY: usize = 255;
 /// What a waiting job holds for each byte of its body: a message, say, also its HTML.
 const JOB_OVERHEAD: usize = 4;
+/// Room for the headers of an answer, those that every answer gets included.
+const HEADERS: usize = 10;
 /// How long an answer is kept, in milliseconds; a key's row also says on which day it was written.
 const KEEP_MILLIS: u64 = DAY_MILLIS;
 /// A day in milliseconds.
@@ -62,48 +65,66 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// The JSON body.
-    pub body: Option<serde_json::Value>,
+    /// The body, as the text of its JSON.
+    pub body: Option<String>,
 }
 
 impl Reply {
-    /// An answer of any status.
-    #[must_use]
-    pub const fn new(status: StatusCode, body: Option<serde_json::Value>) -> Self {
-        Self { status, body }
+    /// An answer of any status with a body.
+    ///
+    /// # Errors
+    /// As [`super::json`].
+    pub fn new(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
+        Ok(Self { status, body: Some(super::json_text(body)?) })
     }
 
     /// 201 with what was made.
-    #[must_use]
-    pub const fn created(body: serde_json::Value) -> Self {
-        Self::new(StatusCode::CREATED, Some(body))
+    ///
+    /// # Errors
+    /// As [`super::json`].
+    pub fn created(body: &impl Serialize) -> Result<Self, Problem> {
+        Self::new(StatusCode::CREATED, body)
     }
 
     /// 200.
-    #[must_use]
-    pub const fn ok(body: serde_json::Value) -> Self {
-        Self::new(StatusCode::OK, Some(body))
+    ///
+    /// # Errors
+    /// As [`super::json`].
+    pub fn ok(body: &impl Serialize) -> Result<Self, Problem> {
+        Self::new(StatusCode::OK, body)
     }
 
     /// 202: it will be done.
-    #[must_use]
-    pub const fn accepted(body: serde_json::Value) -> Self {
-        Self::new(StatusCode::ACCEPTED, Some(body))
+    ///
+    /// # Errors
+    /// As [`super::json`].
+    pub fn accepted(body: &impl Serialize) -> Result<Self, Problem> {
+        Self::new(StatusCode::ACCEPTED, body)
     }
 
     /// 204.
     #[must_use]
     pub const fn no_content() -> Self {
-        Self::new(StatusCode::NO_CONTENT, None)
+        Self::bare(StatusCode::NO_CONTENT)
+    }
+
+    /// A status alone.
+    #[must_use]
+    pub const fn bare(status: StatusCode) -> Self {
+        Self { status, body: None }
     }
 }
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        match self.body {
-            Some(body) => (self.status, axum::Json(body)).into_response(),
-            None => self.status.into_response(),
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        if self.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
+        let mut response = Response::new(self.body.map_or_else(Body::empty, Body::from));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response
     }
 }
 
@@ -197,7 +218,7 @@ struct Kept {
     call: [u8; 32],
     at_millis: u64,
     status: u16,
-    /// As JSON text: postcard can't read JSON's own types back.
+    /// As [`Reply::body`].
     body: Option<String>,
 }
 
@@ -252,7 +273,7 @@ impl Slot {
             }
             return Ok(Some(Reply {
                 status: StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK),
-                body: kept.body.and_then(|body| serde_json::from_str(&body).ok()),
+                body: kept.body,
             }));
         }
         Ok(None)
@@ -263,7 +284,7 @@ impl Slot {
             call: self.call,
             at_millis: now_millis,
             status: reply.status.as_u16(),
-            body: reply.body.as_ref().map(ToString::to_string),
+            body: reply.body.clone(),
         };
         let key =
             vec![Value::Blob(self.key.to_vec()), Value::Integer((now_millis / DAY_MILLIS).cast_signed())];

@@ -2,6 +2,8 @@
 //!
 //! The HTTP face (`http`) prepares what takes long before, and makes the answer of it after.
 
+use std::sync::Arc;
+
 use mychat_replication::store::Batch;
 use rusqlite::Connection;
 
@@ -58,7 +60,7 @@ pub struct Draft {
 ///
 /// # Errors
 /// When the author is no member, or a message that is referred to is not there.
-pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Message, Problem> {
+pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Arc<Message>, Problem> {
     let Draft { author, text: Text { body, html, mentions }, client_id, .. } = draft;
     let db = batch.connection();
     spaces::require_member(db, space, author)?;
@@ -67,7 +69,7 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Messa
         && let Some(id) = store::sent(db, space, author, client_id)?
     {
         if let Some(message) = resource::resource(db, space, id)? {
-            return Ok(message);
+            return Ok(Arc::new(message));
         }
         alone = false;
     }
@@ -81,7 +83,7 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Messa
         return Ok(facts::send_noted(batch, space, id, sent, html));
     }
     facts::send(batch, space, id, &sent);
-    Ok(Message::fresh(space, id, sent, html))
+    Ok(Arc::new(Message::fresh(space, id, sent, html)))
 }
 
 /// A message that another one refers to must be there.

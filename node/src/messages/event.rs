@@ -1,5 +1,7 @@
 //! The events that rows of messages become.
 
+use std::sync::Arc;
+
 use mychat_replication::{
     clock::Stamp,
     log::Value,
@@ -58,7 +60,7 @@ pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event
 }
 
 /// What a job notes of a message that it sends: nothing else that is held says anything about it.
-pub(super) struct Fresh(pub(super) Message);
+pub(super) struct Fresh(pub(super) Arc<Message>);
 
 /// The event of a row of which this was noted, without reading anything: the one that [`event_of`] would make of it in the
 /// commit that wrote it.

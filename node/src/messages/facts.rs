@@ -1,5 +1,7 @@
 //! What is stated about messages: the packed rows of the replicated tables, and how they are written.
 
+use std::sync::Arc;
+
 use mychat_replication::{clock::Stamp, store::Batch};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -88,10 +90,10 @@ pub(super) fn send_noted(
     id: MessageId,
     sent: Sent,
     html: String,
-) -> Message {
+) -> Arc<Message> {
     batch.insert("message", vec![space.value(), id.value()], packed::encode(&sent));
-    let message = Message::fresh(space, id, sent, html);
-    batch.note(Fresh(message.clone()));
+    let message = Arc::new(Message::fresh(space, id, sent, html));
+    batch.note(Fresh(Arc::clone(&message)));
     #[cfg(feature = "next")]
     crate::next::note(batch, space, id, &message.body);
     message

@@ -87,7 +87,7 @@ async fn send(
         thread: new.thread,
         random: rand::random(),
     };
-    let job = move |batch: &mut Batch<'_>| Ok(Reply::created(call::send(batch, space, draft)?.json()));
+    let job = move |batch: &mut Batch<'_>| Reply::created(&call::send(batch, space, draft)?);
     write.run(&app, Some(&caller), job).await
 }
 
@@ -192,7 +192,7 @@ async fn edit(
     rules::body(&new.body)?;
     let by = caller.account;
     let text = prepare(&app, new.body).await?;
-    let job = move |batch: &mut Batch<'_>| Ok(Reply::ok(call::edit(batch, space, message, by, text)?.json()));
+    let job = move |batch: &mut Batch<'_>| Reply::ok(&call::edit(batch, space, message, by, text)?);
     write.run(&app, Some(&caller), job).await
 }
 
@@ -245,7 +245,7 @@ async fn delete_range(
         _ => Err(Problem::forbidden("only an owner of the space may delete its history")),
     };
     let deleted = purge::run(&app.store, space, by, since, until, owner).await?;
-    write.run(&app, Some(&caller), move |_| Ok(Reply::ok(json!({ "deleted": deleted })))).await
+    write.run(&app, Some(&caller), move |_| Reply::ok(&json!({ "deleted": deleted }))).await
 }
 
 /// Puts a reaction of the caller to a message.

@@ -47,7 +47,7 @@ async fn typing(
     app.presence.typing(space, caller.account);
     // Nothing is written, so what is held now is all that there is to see.
     let seen = cursor(&app, &app.store.vector());
-    Ok(with_cursor(Reply::accepted(json!({})), seen))
+    Ok(with_cursor(Reply::accepted(&json!({}))?, seen))
 }
 
 /// Somebody's presence; also the data of `presence` events.

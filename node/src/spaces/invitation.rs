@@ -80,7 +80,7 @@ pub(super) fn invite(
 ) -> Result<Reply, Problem> {
     check_inviter(batch, space, caller, role)?;
     let (member, new) = membership::admit(batch, space, caller, account, role)?;
-    Ok(if new { Reply::created(member.json()) } else { Reply::ok(member.json()) })
+    if new { Reply::created(&member) } else { Reply::ok(&member) }
 }
 
 /// Whether `caller` may invite to the space.
@@ -110,7 +110,7 @@ pub(super) fn accept(
     }
     if query::role(db, space, account)?.is_some() {
         let space = resource::resource(db, space, Some(account))?.ok_or_else(rules::no_space)?;
-        return Ok(Reply::ok(space.json()));
+        return Reply::ok(&space);
     }
     let now = timestamp::now_millis();
     if now > invitation.expires {
@@ -137,7 +137,7 @@ pub(super) fn accept(
     }
     membership::admit(batch, space, invitation.inviter, account, invitation.role)?;
     let space = resource::joined(batch.connection(), space, invitation.role)?.ok_or_else(rules::no_space)?;
-    Ok(Reply::ok(space.json()))
+    Reply::ok(&space)
 }
 
 #[cfg(test)]

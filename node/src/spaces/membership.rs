@@ -76,7 +76,7 @@ pub(super) fn put(
         facts::set_role(batch, space, account, Some(role), caller)
     };
     let member = Member::new(batch.connection(), account, role, since.unwrap_or(stated))?;
-    Ok(if change.from.is_some() { Reply::ok(member.json()) } else { Reply::created(member.json()) })
+    if change.from.is_some() { Reply::ok(&member) } else { Reply::created(&member) }
 }
 
 /// Ends the membership of `account`.

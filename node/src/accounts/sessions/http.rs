@@ -73,9 +73,9 @@ struct Begun {
 }
 
 /// The reply of a job that has signed somebody in, for [`answer`].
-pub(crate) fn begun(batch: &Batch<'_>, account: AccountId, session: SessionId) -> Reply {
+pub(crate) fn begun(batch: &Batch<'_>, account: AccountId, session: SessionId) -> Result<Reply, Problem> {
     let begun = Begun { account, session, site: Some(batch.site()) };
-    Reply::created(serde_json::to_value(begun).unwrap_or_default())
+    Reply::created(&begun)
 }
 
 /// Answers with the account and its tokens, and for the web client with the cookie.
@@ -86,12 +86,12 @@ pub(crate) async fn answer(
 ) -> Result<Response, Problem> {
     let lost = || Problem::unavailable("the session can't be read back");
     let body = outcome.reply.body.take().unwrap_or_default();
-    let Begun { account, session, site } = serde_json::from_value(body).map_err(|_| lost())?;
+    let Begun { account, session, site } = serde_json::from_str(&body).map_err(|_| lost())?;
     let profile =
         app.store.read(move |db| Ok::<_, Problem>(profile(db, account)?)).await?.ok_or_else(lost)?;
     let first = super::first_refresh(account, session, site.unwrap_or_else(|| app.store.site()));
     let tokens = tokens(app, account, session, app.keys.refresh_token(&first));
-    outcome.reply.body = Some(crate::http::json(&SignedIn { account: profile, tokens })?);
+    outcome.reply.body = Some(crate::http::json_text(&SignedIn { account: profile, tokens })?);
     let mut response = outcome.into_response();
     if headers.get("mychat-client").is_some_and(|client| client.as_bytes() == b"web")
         && let Some(line) = cookie::set(&app.config, &app.keys.cookie(Caller { account, session }))
@@ -180,7 +180,7 @@ async fn sign_in(
                 ));
             }
             let session = super::begin(batch, account, device);
-            Ok(begun(batch, account, session))
+            begun(batch, account, session)
         })
         .await?;
     answer(&app, &headers, outcome).await
@@ -216,9 +216,9 @@ async fn refresh(
     let job = move |batch: &mut Batch<'_>| {
         Ok(match super::refresh(batch, token, device)? {
             // The new token itself is not kept for repeats, but what it is made of.
-            Refreshed::Next(next) => Reply::ok(serde_json::json!([next.generation, next.site])),
+            Refreshed::Next(next) => Reply::ok(&(next.generation, next.site))?,
             // The session's end has to be written, so these are answers and not errors of the job.
-            Refreshed::Spent | Refreshed::Ended => Reply::new(StatusCode::UNAUTHORIZED, None),
+            Refreshed::Spent | Refreshed::Ended => Reply::bare(StatusCode::UNAUTHORIZED),
         })
     };
     let mut outcome = write.outcome(&app, None, job).await?;
@@ -226,9 +226,9 @@ async fn refresh(
         return Err(invalid());
     }
     let body = outcome.reply.body.take().unwrap_or_default();
-    let (generation, site) = serde_json::from_value(body).map_err(|_| invalid())?;
+    let (generation, site) = serde_json::from_str(&body).map_err(|_| invalid())?;
     let next = keys.refresh_token(&crate::keys::refresh::Refresh { generation, site, ..token });
-    outcome.reply.body = Some(crate::http::json(&tokens(&app, token.account, token.session, next))?);
+    outcome.reply.body = Some(crate::http::json_text(&tokens(&app, token.account, token.session, next))?);
     Ok(outcome.into_response())
 }
 

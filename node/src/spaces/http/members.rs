@@ -195,7 +195,7 @@ async fn give_link(app: &App, caller: &Caller, write: Write, link: Invitation) -
     let job = move |batch: &mut Batch<'_>| {
         invitation::check_inviter(batch, link.space, link.inviter, link.role)?;
         let expires_at = timestamp::from_millis(link.expires);
-        Ok(Reply::created(json!({ "token": token, "url": url, "expires_at": expires_at })))
+        Reply::created(&json!({ "token": token, "url": url, "expires_at": expires_at }))
     };
     write.run(app, Some(caller), job).await
 }

@@ -132,7 +132,7 @@ async fn create(
             creator: Some(account),
         };
         let space = Space { role: Some(Role::Owner), ..resource::described(current) };
-        Ok(Reply::created(space.json()))
+        Reply::created(&space)
     };
     write.run(&app, Some(&caller), job).await
 }
@@ -168,7 +168,7 @@ async fn direct(
         let id = facts::direct_id(&all);
         let db = batch.connection();
         if let Some(space) = resource::resource(db, id, Some(account))?.filter(|space| space.role.is_some()) {
-            return Ok(Reply::ok(space.json()));
+            return Reply::ok(&space);
         }
         let others: Vec<AccountId> =
             all.iter().copied().filter(|other| all.len() == 1 || *other != account).collect();
@@ -184,7 +184,7 @@ async fn direct(
             creator: None,
         };
         let space = Space { role: Some(Role::Member), ..resource::described(current) };
-        Ok(Reply::created(space.json()))
+        Reply::created(&space)
     };
     write.run(&app, Some(&caller), job).await
 }
@@ -268,7 +268,7 @@ async fn change(
         for setting in settings {
             facts::change(batch, space, account, setting);
         }
-        Ok(Reply::ok(now.json()))
+        Reply::ok(&now)
     };
     write.run(&app, Some(&caller), job).await
 }
