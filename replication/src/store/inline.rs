@@ -46,7 +46,7 @@ impl Worker {
     pub fn work(&mut self) -> bool {
         let work = self.queue.take();
         let some = work.is_some();
-        work.into_iter().for_each(|work| self.writer.do_work(work));
+        work.into_iter().for_each(|work| self.writer.do_work(work, &self.queue));
         some
     }
 
@@ -64,7 +64,7 @@ impl Worker {
 
     /// Tries a commit, to find out whether the disk takes writes again.
     pub fn probe(&mut self) {
-        self.writer.do_work(Work::Idle);
+        self.writer.do_work(Work::Idle, &self.queue);
     }
 
     /// Ends as a process that is killed does: what waits is lost, nothing more is written, and the write-ahead log stays

@@ -134,6 +134,13 @@ impl Queue {
         }
     }
 
+    /// Jobs that wait, up to `most`, whatever else does.
+    pub fn take_jobs(&self, most: usize) -> VecDeque<Queued> {
+        let mut waiting = self.lock();
+        let count = most.min(waiting.jobs.len());
+        waiting.jobs.drain(..count).collect()
+    }
+
     /// The next thing, if there is something to do.
     pub fn take(&self) -> Option<Work> {
         self.lock().take()

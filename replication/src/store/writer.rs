@@ -71,6 +71,28 @@ pub struct Writer {
 /// after them.
 const RESERVED_MILLIS: u64 = 250;
 
+/// Jobs that may join those which the writer took up together. Without this bound, what other nodes sent would wait for as many
+/// as there are places in the queue.
+const MAX_LATE: usize = 256;
+
+/// Where jobs come from while others run.
+struct Late<'a> {
+    queue: &'a Queue,
+    /// How many more may.
+    left: usize,
+}
+
+impl Late<'_> {
+    /// The next of the jobs, after the last of them one that has come meanwhile.
+    fn next(&mut self, jobs: &mut VecDeque<Queued>) -> Option<Queued> {
+        if jobs.is_empty() {
+            *jobs = self.queue.take_jobs(self.left);
+            self.left -= jobs.len();
+        }
+        jobs.pop_front()
+    }
+}
+
 /// Rows written in the transaction that is open.
 struct Group {
     version: Version,
@@ -174,19 +196,19 @@ impl Writer {
             let patience = (!self.is_well()).then_some(health::PROBE);
             match queue.next(patience) {
                 Work::Stop => break,
-                work => self.do_work(work),
+                work => self.do_work(work, queue),
             }
         }
         self.close();
     }
 
-    /// Does one thing, and answers whoever waits for it.
-    pub fn do_work(&mut self, work: Work) {
+    /// Does one thing that came out of the queue, and answers whoever waits for it.
+    pub fn do_work(&mut self, work: Work, queue: &Queue) {
         if self.db.is_none() {
             self.broken = self.reopen().err();
         }
         match work {
-            Work::Jobs(jobs) => self.run_jobs(jobs),
+            Work::Jobs(jobs) => self.run_jobs(jobs, queue),
             Work::Remote(Remote { frames, answer }) => {
                 let result = self.apply(&frames).inspect_err(|error| self.recover(error));
                 let _ = answer.send(result);
@@ -230,8 +252,10 @@ impl Writer {
         self.db.as_ref().ok_or_else(|| self.broken.clone().unwrap_or(StoreError::Closed))
     }
 
-    fn run_jobs(&mut self, mut jobs: VecDeque<Queued>) {
-        metrics::histogram!("mychat_store_group_jobs").record(jobs.len() as f64);
+    /// Runs jobs, and those that come to the queue before the last of them is done: a commit costs the same whatever it
+    /// holds, here and on every other node.
+    fn run_jobs(&mut self, mut jobs: VecDeque<Queued>, queue: &Queue) {
+        let mut late = Late { queue, left: MAX_LATE };
         while !jobs.is_empty() {
             let mut group = match self.begin() {
                 Ok(group) => group,
@@ -244,7 +268,7 @@ impl Writer {
                     return;
                 }
             };
-            let result = self.fill(&mut group, &mut jobs).and_then(|()| self.commit(&mut group));
+            let result = self.fill(&mut group, &mut jobs, &mut late).and_then(|()| self.commit(&mut group));
             if let Err(error) = result {
                 self.recover(&error);
                 if error.disk_fault().is_none() {
@@ -259,8 +283,13 @@ impl Writer {
     }
 
     /// Runs jobs into the group until it is full or there are none left.
-    fn fill(&mut self, group: &mut Group, jobs: &mut VecDeque<Queued>) -> Result<(), StoreError> {
-        while let Some(Queued { job, since, .. }) = jobs.pop_front() {
+    fn fill(
+        &mut self,
+        group: &mut Group,
+        jobs: &mut VecDeque<Queued>,
+        late: &mut Late<'_>,
+    ) -> Result<(), StoreError> {
+        while let Some(Queued { job, since, .. }) = late.next(jobs) {
             metrics::histogram!("mychat_store_queue_seconds").record(since.elapsed().as_secs_f64());
             let Some((finish, rows)) = self.run_job(job)? else { continue };
             let size: usize = rows.iter().map(NewRow::size).sum();
@@ -365,6 +394,7 @@ impl Writer {
 
     /// Makes the group durable, answers its jobs and announces it.
     fn commit(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        metrics::histogram!("mychat_store_group_jobs").record(group.finishes.len() as f64);
         let db = self.db()?;
         if group.changes.is_empty() {
             db.prepare_cached("COMMIT")?.raw_execute()?;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 use super::{
     super::{
         StoreError,
-        queue::{Job, Queued},
+        queue::{Job, Queue, Queued},
         retired, site,
     },
     Writer,
@@ -48,6 +48,6 @@ impl Writer {
                 }
             })
         });
-        self.run_jobs(VecDeque::from([Queued { job, bytes: 0, since: Instant::now() }]));
+        self.run_jobs(VecDeque::from([Queued { job, bytes: 0, since: Instant::now() }]), &Queue::default());
     }
 }
