@@ -49,10 +49,10 @@
 //!
 //! | | says | kept by | held by |
 //! | --- | --- | --- | --- |
-//! | I1 | **durable**: what was answered with success is fsynced | `store/writer.rs` answers a job after its COMMIT; `store/connection.rs` sets `synchronous = FULL` | `tests/store.rs` |
-//! | I2 | **one version, one content**: (site, version) names one set of changes for ever | commits leave only after the fsync; `protocol/settle.rs` holds writes until the peers have said what they know of the own log; `store/site.rs` gives a database that went back in time a new site id | `tests/store.rs`, `tests/replica.rs`, the simulation |
-//! | I3 | **prefix**: of each log a node holds all versions up to one | `protocol/follow.rs` on receipt; the writer once more in the transaction that moves the vector | `tests/store.rs`, the simulation |
-//! | I4 | **convergent**: equal vectors mean equal tables | tables of keys and one packed column, merged by cr-sqlite; a [`store::Derive`] that any interleaving leads to the same | `tests/store.rs`, the simulation; the application's own tests for its `Derive` |
+//! | I1 | **durable**: what was answered with success is fsynced | `store/writer.rs` answers a job after its COMMIT; `store/connection.rs` sets `synchronous = FULL` | `tests/store/` |
+//! | I2 | **one version, one content**: (site, version) names one set of changes for ever | commits leave only after the fsync; `protocol/settle.rs` holds writes until the peers have said what they know of the own log; `store/site.rs` gives a database that went back in time a new site id | `tests/store/`, `tests/replica.rs`, the simulation |
+//! | I3 | **prefix**: of each log a node holds all versions up to one | `protocol/follow.rs` on receipt; the writer once more in the transaction that moves the vector | `tests/store/`, the simulation |
+//! | I4 | **convergent**: equal vectors mean equal tables | tables of keys and one packed column, merged by cr-sqlite; a [`store::Derive`] that any interleaving leads to the same | `tests/store/`, the simulation; the application's own tests for its `Derive` |
 //! | I5 | **no gap for a client**: a cursor is a vector, good at any node | the application, with [`store::Store::read_log`] (MyChat: `node/src/events/`) | `node/src/events/tests.rs` |
 //! | I6 | **authorised at delivery**: a client gets only what it may read at that moment | the application (MyChat: `node/src/events/state.rs`) | `node/src/events/tests.rs` |
 //! | I7 | **bounded**: every queue has a bound and a policy when it is full | the constants at the head of `store`, [`protocol`], [`replica`] and [`mesh`]; `store/log_reader.rs` reads a log in pieces | the simulation, `sim/tests/protocol/directed.rs`; for clients' queues `node/src/events/queue.rs` |
