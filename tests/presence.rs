@@ -26,7 +26,11 @@ async fn presence_and_typing_cross_the_mesh_and_die_with_their_node() {
 
     // Whether Ada or Bob is first: the other hears of it.
     let mut bobs = Events::open(b, &bob, None).await;
-    assert_eq!(online(b, &bob, &space, &ada).await, Some(false));
+    // A node knows of a space once it has read that somebody with a stream is in it.
+    eventually("Bob's node watches the room", async || {
+        (online(b, &bob, &space, &ada).await == Some(false)).then_some(())
+    })
+    .await;
     let mut adas = Events::open(a, &ada, None).await;
     let there = |who: &Account| json!({ "account": who.id, "online": true });
     assert_eq!(bobs.until("presence").await.data, there(&ada));
