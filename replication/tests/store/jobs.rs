@@ -15,6 +15,17 @@ use mychat_replication::{
 
 use super::{dump, log_of, note, open};
 
+/// A job that runs until it is told to go on; tells when it has begun.
+fn held_up() -> (impl FnOnce(), tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
+    let (begins, begun) = tokio::sync::oneshot::channel();
+    let (go_on, held_up) = std::sync::mpsc::channel();
+    let job = move || {
+        let _ = begins.send(());
+        let _ = held_up.recv();
+    };
+    (job, begun, go_on)
+}
+
 #[tokio::test]
 async fn a_job_that_fails_writes_nothing_and_the_group_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -36,9 +47,9 @@ async fn a_job_that_fails_writes_nothing_and_the_group_goes_on() {
 async fn jobs_wait_for_places_by_what_they_hold_and_are_refused_in_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "a.db");
-    let (go_on, held_up) = std::sync::mpsc::channel::<()>();
+    let (wait, _begun, go_on) = held_up();
     let slow = store.write(move |_| {
-        let _ = held_up.recv();
+        wait();
         Ok::<_, StoreError>(())
     });
     let whole_queue = || store.write_sized(usize::MAX, |_| Ok::<_, StoreError>(()));
@@ -52,17 +63,6 @@ async fn jobs_wait_for_places_by_what_they_hold_and_are_refused_in_the_end() {
     slow.and(small).expect("there was room for both");
     assert!(matches!(refused, Err(StoreError::Busy)), "there was not room for all");
     whole_queue().await.expect("there is now");
-}
-
-/// A job that runs until it is told to go on; tells when it has begun.
-fn held_up() -> (impl FnOnce(), tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
-    let (begins, begun) = tokio::sync::oneshot::channel();
-    let (go_on, held_up) = std::sync::mpsc::channel();
-    let job = move || {
-        let _ = begins.send(());
-        let _ = held_up.recv();
-    };
-    (job, begun, go_on)
 }
 
 #[tokio::test]
