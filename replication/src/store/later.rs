@@ -116,7 +116,7 @@ impl Later {
             kept.held = true;
         }
         let known = known.as_ref().unwrap_or(frame);
-        if let Err(error) = merge::merge(db, derive, known, merging) {
+        if let Err(error) = merge::merge(db, tables, derive, known, merging) {
             if merging == Merging::Plain || is_environment(&error) {
                 return Err(error.into());
             }
@@ -257,7 +257,7 @@ impl Aside {
         if known.changes.is_empty() {
             return Ok(false);
         }
-        let merged = merge::merge(db, derive, known, Merging::Guarded);
+        let merged = merge::merge(db, tables, derive, known, Merging::Guarded);
         match &merged {
             Err(error) if is_environment(error) => return merged.map(|()| false).map_err(StoreError::from),
             Err(error) if self.fault => {

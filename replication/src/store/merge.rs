@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::{Connection, types::Type};
 
-use super::{Derive, Row, later};
+use super::{Derive, Row, fresh::Fresh, later, tables::Tables};
 use crate::{
-    log::{Frame, key},
+    log::{Change, Frame, key},
     mutation::{self, Mutation},
 };
 
@@ -24,13 +24,14 @@ pub enum Merging {
 /// If the disk fails the whole transaction is lost; see [`Merging`] for other errors.
 pub fn merge(
     db: &Connection,
+    tables: &Tables,
     derive: &mut dyn Derive,
     frame: &Frame,
     merging: Merging,
 ) -> rusqlite::Result<()> {
     let merged = match merging {
-        Merging::Plain => merge_changes(db, derive, frame),
-        Merging::Guarded => whole_or_nothing(db, || merge_changes(db, derive, frame)),
+        Merging::Plain => merge_changes(db, tables, derive, frame),
+        Merging::Guarded => whole_or_nothing(db, || merge_changes(db, tables, derive, frame)),
     };
     if merged.is_err() {
         // While the extension merges a change, it does not record what its triggers see; a change that fails leaves
@@ -55,35 +56,27 @@ pub fn whole_or_nothing(
     done.and(ended)
 }
 
-fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached(
-        "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",
-    )?;
-    let mut impacted = db.prepare_cached("SELECT crsql_rows_impacted()")?;
-    let mut before: i64 = impacted.query_row([], |row| row.get(0))?;
+fn merge_changes(
+    db: &Connection,
+    tables: &Tables,
+    derive: &mut dyn Derive,
+    frame: &Frame,
+) -> rusqlite::Result<()> {
+    let mut fresh = Fresh::new(db, frame)?;
     let mut rows = Vec::with_capacity(frame.changes.len());
     for change in &frame.changes {
-        insert.execute((
-            &*change.table,
-            &change.key,
-            &*change.column,
-            &change.value,
-            change.column_version,
-            frame.version.0.cast_signed(),
-            frame.site.0,
-            change.causal_length,
-            change.sequence,
-        ))?;
-        let after: i64 = impacted.query_row([], |row| row.get(0))?;
+        let malformed =
+            |error: key::Malformed| rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, error.into());
+        let key = key::unpack(&change.key).map_err(malformed)?;
+        let changed = fresh.write(tables.fresh(&change.table), change, &key)? || {
+            fresh.pause()?;
+            by_the_extension(db, frame, change)?
+        };
         // A change that lost against what is here (an original that arrives after its erasure) derives nothing.
-        if std::mem::replace(&mut before, after) != after && &*change.column == "data" {
-            let malformed = |error: key::Malformed| {
-                rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, error.into())
-            };
+        if changed && &*change.column == "data" {
             let row = Row {
                 table: &change.table,
-                key: key::unpack(&change.key).map_err(malformed)?,
+                key,
                 data: change.value.as_blob(),
                 site: frame.site,
                 version: frame.version,
@@ -94,10 +87,34 @@ fn merge_changes(db: &Connection, derive: &mut dyn Derive, frame: &Frame) -> rus
             rows.push(row);
         }
     }
+    fresh.finish()?;
     if mutation::is_on(Mutation::DeriveLess) && frame.version.0.is_multiple_of(13) {
         rows.clear();
     }
     derived(db, derive, &rows)
+}
+
+/// Has the extension merge a change; says whether that changed anything.
+fn by_the_extension(db: &Connection, frame: &Frame, change: &Change) -> rusqlite::Result<bool> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO crsql_changes (\"table\", pk, cid, val, col_version, db_version, site_id, cl, seq, ts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, '0')",
+    )?;
+    let mut impacted = db.prepare_cached("SELECT crsql_rows_impacted()")?;
+    let before: i64 = impacted.query_row([], |row| row.get(0))?;
+    insert.execute((
+        &*change.table,
+        &change.key,
+        &*change.column,
+        &change.value,
+        change.column_version,
+        frame.version.0.cast_signed(),
+        frame.site.0,
+        change.causal_length,
+        change.sequence,
+    ))?;
+    let after: i64 = impacted.query_row([], |row| row.get(0))?;
+    Ok(before != after)
 }
 
 /// Derives from rows. A bug in it that one row of one peer lays bare must not end the writer: a panic is an error too.

@@ -20,6 +20,7 @@ mod checkpoint;
 mod connection;
 mod copy;
 mod error;
+mod fresh;
 mod health;
 mod inline;
 mod later;

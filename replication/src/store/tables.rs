@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Null};
 
 use super::{
     batch::{NewRow, Put},
+    fresh,
     log_reader::{LogReader, TableLog},
 };
 use crate::log::{Change, Value, key};
@@ -17,6 +18,7 @@ struct Table {
     upsert: String,
     edits: String,
     data: String,
+    fresh: Option<fresh::Statements>,
     /// The columns beside the key.
     columns: Vec<String>,
 }
@@ -50,7 +52,11 @@ impl Tables {
                 let of_key = column.get::<_, u32>(1)? > 0;
                 if of_key { &mut keys } else { &mut columns }.push(column.get(0)?);
             }
-            let table = Table::new(&name, &keys, columns);
+            let fresh = fresh::Statements::of(db, &name, &keys, &columns)?;
+            if fresh.is_none() {
+                tracing::warn!(%name, "the extension keeps this table in a way that is not known here; its new rows take longer");
+            }
+            let table = Table::new(&name, &keys, columns, fresh);
             logs.push(TableLog::new(&table.name, &keys, &table.columns));
             by_name.insert(name, table);
         }
@@ -67,6 +73,11 @@ impl Tables {
         self.by_name.get(&*change.table).is_some_and(|table| {
             &*change.column == ROW || table.columns.iter().any(|column| **column == *change.column)
         })
+    }
+
+    /// What writes new rows of a table.
+    pub fn fresh(&self, table: &str) -> Option<&fresh::Statements> {
+        self.by_name.get(table)?.fresh.as_ref()
     }
 
     /// The packed data of a row; `None` where there is no such table or row, or it was erased.
@@ -121,7 +132,7 @@ impl Tables {
 }
 
 impl Table {
-    fn new(name: &str, keys: &[String], columns: Vec<String>) -> Self {
+    fn new(name: &str, keys: &[String], columns: Vec<String>, fresh: Option<fresh::Statements>) -> Self {
         let quoted: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
         let key = quoted.join(", ");
         let marks = vec!["?"; keys.len() + 1].join(", ");
@@ -136,6 +147,6 @@ impl Table {
              WHERE {same_key} AND c.col_name = 'data'"
         );
         let data = format!("SELECT p.data FROM \"{name}\" p WHERE {same_key}");
-        Self { name: Arc::from(name), insert, upsert, edits, data, columns }
+        Self { name: Arc::from(name), insert, upsert, edits, data, fresh, columns }
     }
 }
