@@ -7,7 +7,7 @@
 //!
 //! The crate knows nothing of chat, accounts or HTTP. An application brings its tables ([`store::Schema`]), writes rows
 //! in jobs ([`store::Store::write`]), fills local tables from rows of any origin ([`store::Derive`]), and watches what
-//! becomes durable ([`store::Store::commits`]).
+//! is committed ([`store::Store::commits`]).
 //!
 //! # How data flows
 //!
@@ -16,7 +16,7 @@
 //!    │ Store::write                                                      │
 //!    ▼                                                                   ▼
 //!  store: one writer thread             ┌──────── the same ───────  store: Store::apply
-//!    rows ─▶ Derive ─▶ COMMIT, fsync    │                             merge ─▶ Derive ─▶ vector ─▶ COMMIT, fsync
+//!    rows ─▶ Derive ─▶ COMMIT, fsync    │                             merge ─▶ Derive ─▶ vector ─▶ COMMIT (fsync later)
 //!    │                                  │                                ▲
 //!    ├─▶ the job's answer               │                                │ Action::Apply
 //!    └─▶ Commit ─▶ watchers ◀───────────┘                             protocol: Core ◀─ frames
@@ -29,7 +29,8 @@
 //! in one transaction. The commit goes out as a [`log::Frame`], built from the rows in hand. The [`protocol`] decides
 //! who gets it and what to ask of whom; it has no input or output of its own, and [`replica`] drives it. The [`mesh`]
 //! carries frames between the nodes. There a frame is applied only on top of the exact prefix that it follows, the local
-//! tables are derived from it, the vector moves, all in one transaction; then the watchers of that node hear of it.
+//! tables are derived from it, the vector moves, all in one transaction; then the watchers of that node hear of it. It is
+//! on the disk of its writer already. On the follower's it is after the next sync, of which the writer then hears.
 //!
 //! # Where to start reading
 //!
@@ -49,8 +50,8 @@
 //!
 //! | | says | kept by | held by |
 //! | --- | --- | --- | --- |
-//! | I1 | **durable**: what was answered with success is fsynced | `store/writer.rs` answers a job after its COMMIT; `store/connection.rs` sets `synchronous = FULL` | `tests/store/` |
-//! | I2 | **one version, one content**: (site, version) names one set of changes for ever | commits leave only after the fsync; `protocol/settle.rs` holds writes until the peers have said what they know of the own log; `store/site.rs` gives a database that went back in time a new site id | `tests/store/`, `tests/replica.rs`, the simulation |
+//! | I1 | **durable**: what was answered with success is fsynced | `store/writer.rs` answers a job after its COMMIT, for which `store/writer/durability.rs` asks with `synchronous = FULL` | `tests/store/` |
+//! | I2 | **one version, one content**: (site, version) names one set of changes for ever | commits leave their writer only after the fsync; `protocol/settle.rs` holds writes until the peers have said what they know of the own log; `store/site.rs` gives a database that went back in time a new site id | `tests/store/`, `tests/replica.rs`, the simulation |
 //! | I3 | **prefix**: of each log a node holds all versions up to one | `protocol/follow.rs` on receipt; the writer once more in the transaction that moves the vector | `tests/store/`, the simulation |
 //! | I4 | **convergent**: equal vectors mean equal tables | tables of keys and one packed column, merged by cr-sqlite; a [`store::Derive`] that any interleaving leads to the same | `tests/store/`, the simulation; the application's own tests for its `Derive` |
 //! | I5 | **no gap for a client**: a cursor is a vector, good at any node | the application, with [`store::Store::read_log`] (MyChat: `node/src/events/`) | `node/src/events/tests.rs` |

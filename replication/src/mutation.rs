@@ -9,6 +9,8 @@
 pub enum Mutation {
     /// I1: a job is answered before its commit.
     AnswerBeforeCommit,
+    /// I1: a node says that it has on its disk whatever it holds.
+    ClaimUnsynced,
     /// I2: a node that starts takes writes without asking anybody what is known of its log.
     ReuseVersion,
     /// I3: of a batch of frames one is left out, and counted as applied.

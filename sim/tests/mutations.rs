@@ -43,6 +43,11 @@ fn i1_an_answer_before_the_commit_is_noticed() {
 }
 
 #[test]
+fn i1_a_claim_of_what_is_not_on_the_disk_is_noticed() {
+    is_noticed(Mutation::ClaimUnsynced, Rule::Durable);
+}
+
+#[test]
 fn i2_a_reused_version_is_noticed() {
     is_noticed(Mutation::ReuseVersion, Rule::OneContent);
 }

@@ -48,6 +48,12 @@ impl VersionVector {
         }
     }
 
+    /// The smaller version of each site: the greatest lower bound of both.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Self {
+        self.iter().map(|(site, version)| (site, version.min(other.get(site)))).collect()
+    }
+
     /// Whether everything in `other` is held here.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

@@ -105,7 +105,7 @@ pub enum Event {
         /// The frame.
         frame: Arc<Frame>,
     },
-    /// Something became durable here, by this node's jobs or by [`Action::Apply`].
+    /// Something was committed here, by this node's jobs, and is durable then, or by [`Action::Apply`].
     Committed {
         /// The frames; empty when the driver missed some, and only the vector is certain.
         frames: Vec<Arc<Frame>>,

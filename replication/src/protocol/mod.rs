@@ -60,7 +60,7 @@
 //! serve any site's log, since what it holds of it is a prefix too, and every prefix of a log is the same (I2).
 //!
 //! # One version, one content
-//! Nothing is sent before it is durable. A node whose disk went back in time would reuse versions; so a node that
+//! A version is durable at the node that wrote it before it is sent; whoever else has it passes it on as it is. A node whose disk went back in time would reuse versions; so a node that
 //! starts is **not settled**, and must not accept writes, before its peers have said how much of its log they know
 //! (`settle.rs`). If that is more than it does, or nobody answers, it goes on under a new site id (I2). If nothing vouches
 //! for its disk, it does so whatever they say.
@@ -335,7 +335,7 @@ impl Core {
         StreamId(self.next_stream)
     }
 
-    /// News of what is durable. Frames say it all; without them only the vector is certain.
+    /// News of what is held. Frames say it all; without them only the vector is certain.
     fn committed(&mut self, frames: &[Arc<Frame>], vector: &VersionVector, local: bool) {
         for frame in frames {
             self.held.advance(frame.site, frame.version);

@@ -131,7 +131,7 @@ impl Core {
         follower.state = State::Live;
         if let Some(last) = frames.last() {
             follower.at = follower.at.max(last.version);
-            // The read may have been ahead of the news of a commit; what was read is durable.
+            // The read may have been ahead of the news of a commit; what was read is held.
             self.held.advance(follower.site, follower.at);
             follower.unsent += frames.iter().map(|frame| frame.size()).sum::<usize>();
             self.actions.push(Action::Send { stream, frames });

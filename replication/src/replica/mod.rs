@@ -186,6 +186,8 @@ impl Drop for Replica {
 enum Report {
     /// An event for the core as it is.
     Event(crate::protocol::Event),
+    /// What was held is on the disk, or could not be brought there.
+    Synced,
     /// The work on a snapshot went on.
     Snapshot(task::Outcome),
     /// A peer asked for a log; its answers go to the stream.

@@ -108,7 +108,7 @@ impl CoreTask {
         loop {
             let acks_at = self.acks.when(Instant::now());
             tokio::select! {
-                () = tokio::time::sleep_until(acks_at.unwrap_or(self.started)), if acks_at.is_some() => self.acknowledge(),
+                () = tokio::time::sleep_until(acks_at.unwrap_or(self.started)), if acks_at.is_some() => self.sync(),
                 commit = commits.recv() => match commit {
                     Ok(commit) => self.committed(Some(&commit)),
                     Err(broadcast::error::RecvError::Lagged(_)) => self.committed(None),
@@ -128,6 +128,7 @@ impl CoreTask {
                 },
                 _ = ticks.tick() => {
                     self.tell_and_look(Event::Tick);
+                    self.sync_the_rest();
                     self.publish();
                 }
             }
@@ -161,7 +162,7 @@ impl CoreTask {
     fn committed(&mut self, commit: Option<&Commit>) {
         if let Some(commit) = commit.filter(|commit| !commit.local) {
             commit.frames.iter().for_each(|frame| self.acks.applied(frame.site));
-            self.acknowledge();
+            self.sync();
         }
         let event = match commit {
             Some(commit) => Event::Committed {
@@ -180,6 +181,7 @@ impl CoreTask {
     fn report(&mut self, report: Report) {
         match report {
             Report::Snapshot(outcome) => self.snapshot_outcome(outcome),
+            Report::Synced => self.acknowledge(),
             Report::Event(event) => {
                 if let Event::FollowerClosed { stream } = event {
                     self.followers.remove(&stream);
@@ -273,6 +275,7 @@ impl CoreTask {
         match action {
             Action::SendHeads { peer, site, vector, reading } => {
                 self.round = self.round.wrapping_add(1);
+                let vector = vector.meet(&self.store.durable());
                 for datagram in wire::heads(site, &vector, reading, self.round) {
                     if let Err(error) = self.mesh.datagram(peer, wire::KIND, datagram.into()) {
                         // The next heartbeat comes soon.
@@ -385,12 +388,35 @@ impl CoreTask {
         });
     }
 
-    /// Tells the writers of logs how much of them is durable here, unless they have just been told.
+    /// Brings to the disk what was applied, unless that has just been done.
+    fn sync(&mut self) {
+        if !self.acks.begin(Instant::now()) {
+            return;
+        }
+        let (store, reports) = (self.store.clone(), self.reports.clone());
+        self.spawn(async move {
+            if let Err(error) = store.sync().await {
+                tracing::warn!(%error, "what other nodes wrote can't be brought to the disk; it is tried again");
+            }
+            let _ = reports.send(Report::Synced).await;
+        });
+    }
+
+    /// Looks for what was held before this task began, what it missed hearing of, and what a disk has failed to take.
+    fn sync_the_rest(&mut self) {
+        let (held, durable) = (self.store.vector(), self.store.durable());
+        held.iter()
+            .filter(|(site, version)| durable.get(*site) < *version)
+            .for_each(|(site, _)| self.acks.applied(site));
+        self.sync();
+    }
+
+    /// Tells the writers of logs how much of them is durable here.
     fn acknowledge(&mut self) {
-        let held = self.store.vector();
-        for site in self.acks.take(Instant::now()) {
+        let durable = self.store.durable();
+        for site in self.acks.end(Instant::now()) {
             let Some(writer) = self.core.writer_of(site) else { continue };
-            let part = std::iter::once((site, held.get(site))).collect();
+            let part = std::iter::once((site, durable.get(site))).collect();
             self.round = self.round.wrapping_add(1);
             for datagram in wire::heads(self.store.site(), &part, Reading::Whole, self.round) {
                 // Where it can't be sent, or is lost, the heads follow soon.

@@ -18,6 +18,27 @@ const WRITER_SHARE: u64 = 24;
 /// A connection that reads keeps so much less.
 const READER_PART: u64 = 4;
 
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Until it, and with it every commit before it, is on the disk.
+    Full,
+    /// Nothing. Should the machine lose its power, the database comes back as it was after some commit since the last that
+    /// waited: the write-ahead log is read up to the first page that is not whole.
+    Normal,
+}
+
+impl Synchronous {
+    /// Has the commits of `db` wait for it from now on. It is refused within a transaction.
+    pub fn set(self, db: &Connection) -> rusqlite::Result<()> {
+        // Not a statement that is kept: SQLite sets this while it parses one.
+        db.execute_batch(match self {
+            Self::Full => "PRAGMA synchronous = FULL",
+            Self::Normal => "PRAGMA synchronous = NORMAL",
+        })
+    }
+}
+
 /// `PRAGMA cache_size` takes kibibytes as a negative number.
 fn cache_size(bytes: u64) -> String {
     format!("PRAGMA cache_size = -{};", bytes / 1024)
@@ -34,11 +55,9 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let db = Connection::open(path).map_err(|e| failed(e.into()))?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(256);
-    // FULL: a commit is on the disk before it is acknowledged or sent (I1, I2). secure_delete: what is erased is
-    // overwritten in the file.
+    // secure_delete: what is erased is overwritten in the file.
     db.execute_batch(
         "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
          PRAGMA foreign_keys = OFF;
          PRAGMA temp_store = MEMORY;
@@ -46,6 +65,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
          PRAGMA journal_size_limit = 67108864;",
     )
     .and_then(|()| db.execute_batch(&cache_size(*WRITER_CACHE)))
+    .and_then(|()| Synchronous::Full.set(&db))
     .map_err(|e| failed(e.into()))?;
     keep_plans(&db)?;
     mychat_crsqlite::load(&db)?;

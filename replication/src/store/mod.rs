@@ -7,7 +7,8 @@
 //!    writer takes what is queued (group commit), writes the rows, lets [`Derive`] fill the local tables, commits
 //!    with `synchronous=FULL`, and only then answers (invariant I1).
 //! 2. A remote **frame** ([`Store::apply`]) is merged by cr-sqlite, but only on top of the exact prefix that it
-//!    follows (I3); the vector moves in the same transaction.
+//!    follows (I3); the vector moves in the same transaction. That commit does not wait for the disk, since the frame is
+//!    on its writer's: [`Store::sync`] does, before anybody is told that this node has it on its own.
 //! 3. Each commit is announced as a [`Commit`] with its frames: to the mesh, which pushes them, and to whoever
 //!    watches the data. The frame of a local commit is built from the rows in hand.
 //!
@@ -66,6 +67,7 @@ pub use witness::Witness;
 use crate::{
     NodeId,
     log::{Frame, Retirement, Retirements, SiteId, Value, Version, VersionVector},
+    mutation::{self, Mutation},
 };
 
 /// Rows that one version holds at the most.
@@ -140,7 +142,7 @@ pub struct Written<T> {
     pub end: Option<(SiteId, Version)>,
 }
 
-/// One durable transaction.
+/// One transaction: what is of this node is durable, what is of others is on their disks.
 #[derive(Debug, Clone)]
 pub struct Commit {
     /// Its versions, in the order of their application. Empty when the database was replaced by a copy that holds
@@ -186,6 +188,7 @@ struct Inner {
     in_doubt: bool,
     site: watch::Receiver<SiteId>,
     vector: watch::Receiver<Arc<VersionVector>>,
+    durable: watch::Receiver<Arc<VersionVector>>,
     retired: watch::Receiver<Arc<Retirements>>,
     /// A database that is adopted has the same tables.
     logs: LogReader,
@@ -253,10 +256,35 @@ impl Store {
         self.inner.in_doubt
     }
 
-    /// What this node holds, all of it durable.
+    /// What this node holds, and readers see. Of its own log all is durable; of the others' see [`Store::durable`].
     #[must_use]
     pub fn vector(&self) -> Arc<VersionVector> {
         Arc::clone(&self.inner.vector.borrow())
+    }
+
+    /// What of it is on this node's disk for certain. Frames of other sites, which are on their writers' disks, get to
+    /// this one with the next local commit or [`Store::sync`].
+    #[must_use]
+    pub fn durable(&self) -> Arc<VersionVector> {
+        if mutation::is_on(Mutation::ClaimUnsynced) {
+            return self.vector();
+        }
+        Arc::clone(&self.inner.durable.borrow())
+    }
+
+    /// Brings to the disk what is held now; one fsync, or none where all of it is there already.
+    ///
+    /// # Errors
+    /// A [`StoreError`] when the disk fails.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        if self.durable().covers(&self.vector()) {
+            return Ok(());
+        }
+        let (answer, answered) = oneshot::channel();
+        if !self.inner.queue.push_sync(answer) {
+            return Err(StoreError::Closed);
+        }
+        answered.await.map_err(|_| StoreError::Closed)?
     }
 
     /// The retirements that this node knows: all that are said in versions of a [`Store::vector`] that was taken before,

@@ -2,7 +2,7 @@
 //!
 //! A priority for either side starves the other: under a flood of local writes remote rows would never be seen,
 //! and a node that catches up would not answer its clients. So the writer alternates between the two whenever
-//! both wait. Local jobs are bounded by the permits that [`super::Store::write`] takes; remote work by the
+//! both wait. Whoever waits for the disk alone comes when neither does, or after a few turns. Local jobs are bounded by the permits that [`super::Store::write`] takes; remote work by the
 //! protocol, which has at most one apply under way.
 
 use std::{
@@ -22,6 +22,9 @@ pub type Finish = Box<dyn FnOnce(Result<Arc<VersionVector>, StoreError>) + Send>
 /// A local write: fills the batch, or discards it.
 pub type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Finish + Send>;
 
+/// Who waits for the disk.
+pub type Synced = oneshot::Sender<Result<(), StoreError>>;
+
 /// A job, the bytes that it holds, and since when it waits.
 pub struct Queued {
     pub job: Job,
@@ -35,11 +38,16 @@ pub struct Remote {
     pub answer: oneshot::Sender<Result<Applied, StoreError>>,
 }
 
+/// Frames are merged first where a sync waits as well, since readers wait for them; but only so often.
+const MAX_PUT_OFF: u32 = 8;
+
 /// What the writer does next.
 pub enum Work {
     Jobs(VecDeque<Queued>),
     Remote(Remote),
     Renew(oneshot::Sender<Result<SiteId, StoreError>>),
+    /// Bring to the disk what is not there yet, for all who wait for it.
+    Sync(Vec<Synced>),
     /// Nothing came for as long as the writer wanted to wait.
     Idle,
     Adopt(Box<Adoption>),
@@ -52,11 +60,19 @@ struct Waiting {
     remote: VecDeque<Remote>,
     renewal: Option<oneshot::Sender<Result<SiteId, StoreError>>>,
     adoption: Option<Box<Adoption>>,
+    syncs: Vec<Synced>,
+    /// How often others were let before them.
+    syncs_put_off: u32,
     remote_next: bool,
     closed: bool,
 }
 
 impl Waiting {
+    /// Whether there is something to write.
+    fn has_rows(&self) -> bool {
+        !self.jobs.is_empty() || !self.remote.is_empty()
+    }
+
     /// What is to be done next.
     fn take(&mut self) -> Option<Work> {
         if let Some(answer) = self.renewal.take() {
@@ -65,6 +81,11 @@ impl Waiting {
         if let Some(adoption) = self.adoption.take() {
             return Some(Work::Adopt(adoption));
         }
+        if !self.syncs.is_empty() && (self.syncs_put_off >= MAX_PUT_OFF || !self.has_rows()) {
+            self.syncs_put_off = 0;
+            return Some(Work::Sync(std::mem::take(&mut self.syncs)));
+        }
+        self.syncs_put_off += u32::from(!self.syncs.is_empty());
         let remote_turn = self.remote_next || self.jobs.is_empty();
         if remote_turn && let Some(remote) = self.remote.pop_front() {
             self.remote_next = false;
@@ -97,6 +118,10 @@ impl Queue {
 
     pub fn push_remote(&self, remote: Remote) -> bool {
         self.push(|waiting| waiting.remote.push_back(remote))
+    }
+
+    pub fn push_sync(&self, answer: Synced) -> bool {
+        self.push(|waiting| waiting.syncs.push(answer))
     }
 
     pub fn push_renewal(&self, answer: oneshot::Sender<Result<SiteId, StoreError>>) -> bool {
@@ -149,8 +174,8 @@ impl Queue {
     /// Whether there is something to do.
     pub fn has_work(&self) -> bool {
         let waiting = self.lock();
-        let jobs = waiting.jobs.len() + waiting.remote.len();
-        jobs > 0 || waiting.renewal.is_some() || waiting.adoption.is_some()
+        let writes = waiting.has_rows() || !waiting.syncs.is_empty();
+        writes || waiting.renewal.is_some() || waiting.adoption.is_some()
     }
 
     fn push(&self, add: impl FnOnce(&mut Waiting)) -> bool {

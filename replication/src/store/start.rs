@@ -41,6 +41,7 @@ impl Store {
             in_doubt: writer.is_in_doubt(),
             site: writer.watch_site(),
             vector: writer.watch_vector(),
+            durable: writer.watch_durable(),
             retired: writer.watch_retired(),
             logs: writer.logs(),
             health: writer.watch_health(),
@@ -67,13 +68,15 @@ pub fn node(db: &Connection, surroundings: &dyn Surroundings) -> rusqlite::Resul
 /// A stamp later than those of all earlier starts, kept so that those to come are later still: a clock that is set back
 /// between two starts must not make the new process look like the older one. A disk that is full makes it no worse than
 /// the clock is.
-pub fn stamp_of_this_start(db: &Connection, last: Stamp, surroundings: &dyn Surroundings) -> Stamp {
+///
+/// Says, too, whether it was kept: then its commit has brought to the disk what the process before this one had not.
+pub fn stamp_of_this_start(db: &Connection, last: Stamp, surroundings: &dyn Surroundings) -> (Stamp, bool) {
     let stamp = Stamp::from_millis(surroundings.wall_millis().max(last.millis() + 1));
     let kept = db.execute("UPDATE replication_node SET stamp = ?1", [stamp.to_u64().cast_signed()]);
-    if let Err(error) = kept {
+    if let Err(error) = &kept {
         tracing::warn!(%error, "the time of this start can't be kept");
     }
-    stamp
+    (stamp, kept.is_ok())
 }
 
 /// Whether the disk is certain to hold all that this node wrote to it: the database has just been made, or its witness

@@ -1,5 +1,6 @@
 //! The writer thread: the only one that changes the database, and the owner of the version vector.
 
+mod durability;
 mod incoming;
 mod recovery;
 mod renewal;
@@ -20,7 +21,8 @@ use super::{
     Batch, Commit, Derive, Health, MAX_BYTES, MAX_ROWS, OpenError, Row, Schema, StoreError, Surroundings,
     adopt,
     batch::{NewRow, Note},
-    connection, health,
+    connection::{self, Synchronous},
+    health,
     later::Later,
     log_reader::LogReader,
     merge,
@@ -29,6 +31,8 @@ use super::{
     tables::Tables,
     witness::Witness,
 };
+use durability::Durability;
+
 use crate::{
     NodeId,
     clock::{Clock, Stamp},
@@ -58,6 +62,7 @@ pub struct Writer {
     site: watch::Sender<SiteId>,
     held: VersionVector,
     vector: watch::Sender<Arc<VersionVector>>,
+    durability: Durability,
     /// What the versions of the vector retire: known before the vector says that they are held.
     retired: watch::Sender<Arc<Retirements>>,
     commits: broadcast::Sender<Arc<Commit>>,
@@ -121,13 +126,15 @@ impl Writer {
         let db = connection::open_writer(path)?;
         schema.migrate(&db)?;
         let (node, stamp) = start::node(&db, surroundings.as_ref())?;
-        let stamp = start::stamp_of_this_start(&db, stamp, surroundings.as_ref());
+        let (stamp, synced) = start::stamp_of_this_start(&db, stamp, surroundings.as_ref());
         let tables = Tables::read(&db)?;
         let site = site::current(&db)?;
         let held = read_vector(&db)?;
         let opened_at = held.get(site);
         let mut witness = surroundings.witness(path);
         let in_doubt = !start::is_vouched_for(witness.as_mut(), is_new, site, opened_at);
+        // Of its own log a process has nothing that was not on the disk at once.
+        let durable = if synced { held.clone() } else { std::iter::once((site, opened_at)).collect() };
         let (site, _) = watch::channel(site);
         let (vector, _) = watch::channel(Arc::new(held.clone()));
         let (retired, _) = watch::channel(Arc::new(read_retired(&db)?));
@@ -149,6 +156,7 @@ impl Writer {
             site,
             held,
             vector,
+            durability: Durability::of(durable),
             retired,
             commits,
             surroundings,
@@ -180,6 +188,10 @@ impl Writer {
 
     pub fn watch_vector(&self) -> watch::Receiver<Arc<VersionVector>> {
         self.vector.subscribe()
+    }
+
+    pub fn watch_durable(&self) -> watch::Receiver<Arc<VersionVector>> {
+        self.durability.watch()
     }
 
     pub fn watch_retired(&self) -> watch::Receiver<Arc<Retirements>> {
@@ -216,6 +228,12 @@ impl Writer {
             Work::Renew(answer) => {
                 let _ = answer.send(self.renew());
             }
+            Work::Sync(waiting) => {
+                let synced = self.sync();
+                for answer in waiting {
+                    let _ = answer.send(synced.clone());
+                }
+            }
             Work::Idle => self.probe(),
             Work::Adopt(adoption) => {
                 let adopt::Adoption { incoming, quiet, answer } = *adoption;
@@ -234,6 +252,9 @@ impl Writer {
     }
 
     pub fn close(&mut self) {
+        if let Err(error) = self.wait_with_commits(Synchronous::Full) {
+            tracing::debug!(%error, "the last commit does not wait for the disk");
+        }
         if let Some(db) = self.db.take() {
             // The next start need not keep clear of stamps that were never given out.
             if let Err(error) = write_stamp(&db, self.clock.last()) {
@@ -330,9 +351,8 @@ impl Writer {
         }
     }
 
-    fn begin(&self) -> Result<Group, StoreError> {
-        let db = self.db()?;
-        db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+    fn begin(&mut self) -> Result<Group, StoreError> {
+        let db = self.begin_transaction(Synchronous::Full)?;
         // Without this a connection may record a garbage time with its changes; ours are in the packed rows.
         db.prepare_cached("SELECT crsql_set_ts('0')")?.query_row([], |_| Ok(()))?;
         let head = self.held.get(*self.site.borrow());
@@ -398,6 +418,8 @@ impl Writer {
         let db = self.db()?;
         if group.changes.is_empty() {
             db.prepare_cached("COMMIT")?.raw_execute()?;
+            // Jobs that found their work done: maybe by a frame that is not on the disk yet.
+            self.bring_to_disk()?;
             let vector = Arc::clone(&self.vector.borrow());
             for finish in group.finishes.drain(..) {
                 finish(Ok(Arc::clone(&vector)));
@@ -457,6 +479,9 @@ impl Writer {
         }
         let vector = Arc::new(self.held.clone());
         self.vector.send_replace(Arc::clone(&vector));
+        if local {
+            self.durability.reached(&vector);
+        }
         // Nobody watching is fine.
         let _ = self.commits.send(Arc::new(Commit { frames, notes, vector: Arc::clone(&vector), local }));
         vector

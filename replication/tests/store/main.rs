@@ -1,5 +1,6 @@
 //! The store alone: what the invariants of the design ask of one database and of two that exchange logs.
 
+mod durable;
 mod fresh;
 mod jobs;
 

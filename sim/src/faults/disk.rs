@@ -110,18 +110,24 @@ impl Disk {
         length(&self.log())
     }
 
+    /// Bytes of it that survive whatever happens to the machine.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
     /// Everything that is written so far survives a crash: the process has just begun on it.
     pub fn begin(&mut self) {
         self.durable = self.written();
     }
 
-    /// The writer has done something. Only commits that wait for the disk (`synchronous = FULL`) are durable.
-    pub fn note(&mut self, worker: &Worker) {
+    /// The writer has done something. Only commits that wait for the disk (`synchronous = FULL`) make durable what is in
+    /// the log, and only if they have written to it: the store must say so, and is not believed without the other.
+    pub fn note(&mut self, worker: &Worker, store: &Store) {
         let level = worker
             .connection()
             .ok()
             .and_then(|db| db.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).ok());
-        if level.is_some_and(|level| level >= 2) {
+        if level.is_some_and(|level| level >= 2) && store.durable().covers(&store.vector()) {
             self.durable = self.written();
         }
     }

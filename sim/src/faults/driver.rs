@@ -98,6 +98,11 @@ impl World {
                 self.stage.renewed(node);
                 self.feed(node, Event::SiteRenewed { site, vector });
             }
+            Done::Synced => {
+                if let Some(process) = self.process(node) {
+                    process.syncing = false;
+                }
+            }
             Done::Retired => {}
         }
     }
@@ -122,7 +127,7 @@ impl World {
         process.working = false;
         disk.limit(&process.worker, full);
         process.worker.work();
-        disk.note(&process.worker);
+        disk.note(&process.worker, &process.store);
         self.has_written(node);
         for (done, _) in self.poll_tasks(node) {
             self.done(node, done);
@@ -249,6 +254,21 @@ impl World {
         }
     }
 
+    /// What of a node's vector is on its disk; the rest is brought there, which takes a while.
+    fn sync(&mut self, node: usize) -> Option<Arc<VersionVector>> {
+        let process = self.process(node)?;
+        let (store, durable) = (process.store.clone(), process.store.durable());
+        if !durable.covers(&store.vector()) && !std::mem::replace(&mut process.syncing, true) {
+            let sync = async move {
+                // The next heads try it again.
+                let _ = store.sync().await;
+                Done::Synced
+            };
+            self.ask(node, Box::pin(sync));
+        }
+        Some(durable)
+    }
+
     fn probe(&mut self, node: usize) {
         let full = self.nodes[node].disk.full_until > self.stage.now();
         let Node { disk, process: Some(process), .. } = &mut self.nodes[node] else { return };
@@ -257,7 +277,7 @@ impl World {
         }
         disk.limit(&process.worker, full);
         process.worker.probe();
-        disk.note(&process.worker);
+        disk.note(&process.worker, &process.store);
         if !process.worker.is_well() {
             self.stage.later(node, seconds(1), AtNode::Probe);
         }
@@ -315,6 +335,12 @@ impl Driver for World {
             }
             Action::RenewSite => self.renew(node),
             Action::Settled => self.settled(node),
+            Action::SendHeads { peer, site, vector, reading } => {
+                let Some(durable) = self.sync(node) else { return };
+                let vector = Arc::new(vector.meet(&durable));
+                self.nodes[node].told.merge(&vector);
+                self.stage.carry(node, Action::SendHeads { peer, site, vector, reading });
+            }
             carried => self.stage.carry(node, carried),
         }
     }

@@ -121,6 +121,7 @@ pub enum Done {
     Answer(Box<Answer>),
     Applied { ok: bool },
     Renewed { ok: bool },
+    Synced,
     Retired,
 }
 
@@ -140,6 +141,8 @@ pub struct Process {
     next_task: u64,
     /// The disk does something.
     pub working: bool,
+    /// A sync is asked for.
+    pub syncing: bool,
     /// It dies within its next commit, with so much of it on the disk, and stays down for so long.
     pub dies_with: Option<(u64, Time)>,
     pub members: Members,
@@ -166,6 +169,8 @@ pub struct Node {
     pub leaving: bool,
     /// What its disk holds, and the site that it writes.
     pub vector: VersionVector,
+    /// What it told others that its disk holds.
+    pub told: VersionVector,
     pub site: SiteId,
     pub process: Option<Process>,
 }
@@ -192,6 +197,7 @@ impl World {
             upgraded: false,
             leaving: false,
             vector: VersionVector::new(),
+            told: VersionVector::new(),
             site,
             process: None,
         });
@@ -235,6 +241,7 @@ impl World {
             tasks: BTreeMap::new(),
             next_task: 0,
             working: false,
+            syncing: false,
             dies_with: None,
             renews: false,
             asked: false,

@@ -1,7 +1,7 @@
 //! What goes wrong, and what operators do.
 
 use super::{
-    node::Done,
+    node::{Done, Process},
     oracle::Rule,
     plan::Fault,
     world::{AtNode, Happening, SPARE, World},
@@ -123,6 +123,12 @@ impl World {
         let node = &mut self.nodes[number];
         if machine_too {
             node.machine.vouch(None);
+            if kept == before {
+                // What waited for no disk may be in the memory alone.
+                let unsynced = before.saturating_sub(node.disk.durable());
+                kept = before - self.fate.below(unsynced + 1);
+                self.stage.count_by("crash that loses what was not synced", u64::from(kept < before));
+            }
         }
         if let Some(process) = node.process.take() {
             process.worker.kill();
@@ -215,6 +221,16 @@ impl World {
                 ),
             );
         }
+        let node = &mut self.nodes[number];
+        if restored {
+            node.told = node.vector.clone();
+        } else if !node.vector.covers(&node.told) {
+            let what = format!(
+                "node {number} has {:?} after a crash, and had told others that {:?} was on its disk",
+                node.vector, node.told
+            );
+            self.stage.object(Rule::Durable, what);
+        }
         if !restored {
             self.audit(number);
         }
@@ -248,7 +264,8 @@ impl World {
         }
         let vector = &self.nodes[number].vector;
         let have = |(at, node): (usize, &super::node::Node)| {
-            at == number || self.stage.seats[at].left || node.process.is_some() && node.vector.covers(vector)
+            let has = |process: &Process| process.store.durable().covers(vector);
+            at == number || self.stage.seats[at].left || node.process.as_ref().is_some_and(has)
         };
         if self.is_waiting(number) || !self.nodes.iter().enumerate().all(have) {
             return self.stage.after(millis(500), Happening::MayLeave { node: number });

@@ -6,7 +6,7 @@ use super::{
     super::{
         Applied, StoreError,
         adopt::{self, AdoptError, Incoming},
-        connection,
+        connection::{self, Synchronous},
         later::Later,
         merge::Merging,
         tables::Tables,
@@ -34,11 +34,11 @@ impl Writer {
 
     fn apply_by(&mut self, frames: &[Arc<Frame>], merging: Merging) -> Result<Applied, StoreError> {
         let started = Instant::now();
-        let db = self.db.as_ref().ok_or(StoreError::Closed)?;
         let mut outcome = Applied::default();
         let mut vector = self.held.clone();
         let mut applied = Vec::new();
-        db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+        self.begin_transaction(Synchronous::Normal)?;
+        let db = self.db.as_ref().ok_or(StoreError::Closed)?;
         for frame in frames {
             let held = vector.get(frame.site);
             if frame.version <= held {
@@ -108,6 +108,8 @@ impl Writer {
             }
         }
         let site = *self.site.borrow();
+        // It was synced before it was put in place.
+        self.durability.reached(&Arc::new(self.held.clone()));
         self.opened_at = self.held.get(site);
         self.in_doubt &= old == site;
         self.note_head();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{OpenError, StoreError, connection, site},
-    RESERVED_MILLIS, Writer, read_retired, read_vector, write_stamp,
+    Writer, read_retired, read_vector,
 };
 
 impl Writer {
@@ -43,30 +43,11 @@ impl Writer {
         let site = site::current(&db)?;
         let retired = Arc::new(read_retired(&db)?);
         self.held = read_vector(&db)?;
+        self.durability.reopened();
         self.site.send_replace(site);
         self.retired.send_replace(retired);
         self.vector.send_replace(Arc::new(self.held.clone()));
         (self.db, self.broken) = (Some(db), None);
         Ok(())
-    }
-
-    /// Tries a commit that nobody waits for, while commits are refused: only one that reaches the disk says that it
-    /// takes them again.
-    pub(super) fn probe(&mut self) {
-        // A row that stays the same would not be written.
-        self.clock.tick(self.surroundings.wall_millis());
-        let stamp = self.clock.ahead(RESERVED_MILLIS);
-        let tried = self.db().and_then(|db| {
-            db.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
-            write_stamp(db, stamp)?;
-            Ok(db.prepare_cached("COMMIT")?.raw_execute().map(drop)?)
-        });
-        match tried {
-            Ok(()) => {
-                self.reserved = stamp;
-                self.health.succeeded();
-            }
-            Err(error) => self.recover(&error),
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 use super::{
     super::{
         StoreError,
+        connection::Synchronous,
         queue::{Job, Queue, Queued},
         retired, site,
     },
@@ -24,6 +25,7 @@ impl Writer {
     /// See [`site::renew`]; the connection is opened anew, since the extension caches the site id.
     pub(super) fn renew(&mut self) -> Result<SiteId, StoreError> {
         let old = *self.site.borrow();
+        self.wait_with_commits(Synchronous::Full)?;
         let new = site::renew(self.db()?, self.opened_at, SiteId(self.surroundings.random()))?;
         // Before anything can fail: the old id is not this database's any more.
         self.site.send_replace(new);
