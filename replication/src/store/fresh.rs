@@ -1,16 +1,16 @@
-//! New rows of other sites, written to the tables without a merge.
+//! New rows, written to the tables without the extension's triggers and its merge.
 //!
-//! Nearly all that a node hears from others are rows of which it has no key yet: messages. There is nothing to merge
-//! such a row with, so what cr-sqlite does in the end is to write three lines: the key's number, the row, and the clock
-//! of its cell. It finds that out anew for each row with a dozen statements, which was a quarter of a follower's
-//! processor time. Here the three lines are written at once; and once a frame, how far its site's log goes.
+//! Nearly all that a node writes, and hears from others, are rows of which it has no key yet: messages. There is nothing
+//! to merge such a row with, so what cr-sqlite does in the end is to write three lines: the key's number, the row, and
+//! the clock of its cell. It finds that out anew for each row with up to a dozen statements, which was a quarter of a
+//! follower's processor time. Here the three lines are written at once; and once for each frame of another site, how far
+//! its log goes. Of the own log the extension goes on counting versions and places within them.
 //!
-//! The first of them says whether the row is new. If it is not, or anything is out of the ordinary, nothing has been
-//! written and the extension has the change to itself (`merge.rs`). Both must leave the same bytes behind: the tests
-//! compare all of the tables, and so does the simulation whenever a node that wrote a row is compared with one that
-//! merged it (I4).
+//! The first of the three says whether the row is new. If it is not, or anything is out of the ordinary, nothing has been
+//! written and the extension has the row to itself (`tables.rs`, `merge.rs`). Both ways must leave the same bytes behind:
+//! the tests compare all of the tables, debug builds each own commit with the log, and the simulation the nodes (I4).
 
-use rusqlite::{Connection, OptionalExtension, params_from_iter, types::ToSql};
+use rusqlite::{Connection, OptionalExtension, Statement};
 
 use crate::log::{Change, Frame, Value};
 
@@ -20,6 +20,7 @@ pub struct Statements {
     key: String,
     row: String,
     cell: String,
+    own_cell: String,
 }
 
 impl Statements {
@@ -50,8 +51,50 @@ impl Statements {
                 "INSERT INTO \"{name}__crsql_clock\" (key, col_name, col_version, db_version, site_id, seq, ts)
                  VALUES (?1, 'data', ?2, ?3, ?4, ?5, '0')"
             ),
+            own_cell: format!(
+                "INSERT INTO \"{name}__crsql_clock\" (key, col_name, col_version, db_version, site_id, seq, ts)
+                 VALUES (?1, 'data', 1, crsql_next_db_version(), 0, crsql_increment_and_get_seq(), '0')"
+            ),
         }))
     }
+}
+
+impl Statements {
+    /// Writes a row of this node; `false` when it is not new, and nothing was done.
+    pub fn write_own(&self, db: &Connection, key: &[Value], data: Option<&[u8]>) -> rusqlite::Result<bool> {
+        let Some(number) = self.number(db, key)? else { return Ok(false) };
+        look_away(db, true)?;
+        let mut row = db.prepare_cached(&self.row)?;
+        bind(&mut row, key)?;
+        row.raw_bind_parameter(key.len() + 1, data)?;
+        row.raw_execute()?;
+        look_away(db, false)?;
+        db.prepare_cached(&self.own_cell)?.execute([number])?;
+        Ok(true)
+    }
+
+    /// Gives a key its number; `None` for one that has a number already, or can't be one of this table.
+    fn number(&self, db: &Connection, key: &[Value]) -> rusqlite::Result<Option<i64>> {
+        let mut number = db.prepare_cached(&self.key)?;
+        if number.parameter_count() != key.len() {
+            return Ok(None);
+        }
+        bind(&mut number, key)?;
+        Ok((number.raw_execute()? > 0).then(|| db.last_insert_rowid()))
+    }
+}
+
+/// Binds the first parameters to the values of a key.
+fn bind(statement: &mut Statement<'_>, key: &[Value]) -> rusqlite::Result<()> {
+    for (at, value) in key.iter().enumerate() {
+        statement.raw_bind_parameter(at + 1, value)?;
+    }
+    Ok(())
+}
+
+/// Tells the extension's triggers not to record what is written, or to record it again.
+fn look_away(db: &Connection, away: bool) -> rusqlite::Result<()> {
+    db.prepare_cached("SELECT crsql_internal_sync_bit(?1)")?.query_row([away], |_| Ok(()))
 }
 
 fn columns_of(db: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
@@ -93,14 +136,12 @@ impl<'a> Fresh<'a> {
         if change.causal_length != 1 || &*change.column != "data" {
             return Ok(false);
         }
-        let mut number = self.db.prepare_cached(&statements.key)?;
-        if number.parameter_count() != key.len() || number.execute(params_from_iter(key))? == 0 {
-            return Ok(false);
-        }
-        let number = self.db.last_insert_rowid();
+        let Some(number) = statements.number(self.db, key)? else { return Ok(false) };
         self.look_away(true)?;
-        let row = key.iter().chain([&change.value]);
-        self.db.prepare_cached(&statements.row)?.execute(params_from_iter(row))?;
+        let mut row = self.db.prepare_cached(&statements.row)?;
+        bind(&mut row, key)?;
+        row.raw_bind_parameter(key.len() + 1, &change.value)?;
+        row.raw_execute()?;
         self.db.prepare_cached(&statements.cell)?.execute((
             number,
             change.column_version,
@@ -134,9 +175,8 @@ impl<'a> Fresh<'a> {
 
     fn look_away(&mut self, unseen: bool) -> rusqlite::Result<()> {
         if self.unseen != unseen {
-            let unseen: &dyn ToSql = &unseen;
-            self.db.prepare_cached("SELECT crsql_internal_sync_bit(?1)")?.query_row([unseen], |_| Ok(()))?;
-            self.unseen = !self.unseen;
+            look_away(self.db, unseen)?;
+            self.unseen = unseen;
         }
         Ok(())
     }

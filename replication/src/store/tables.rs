@@ -95,29 +95,19 @@ impl Tables {
         let table = self.by_name.get(row.table).ok_or_else(|| {
             rusqlite::Error::InvalidParameterName(format!("no replicated table {}", row.table))
         })?;
-        let sql = match row.put {
-            Put::Once => &table.insert,
-            Put::Over => &table.upsert,
+        let is_new = match &table.fresh {
+            Some(fresh) => fresh.write_own(db, &row.key, row.data.as_deref())?,
+            None => false,
         };
-        let mut statement = db.prepare_cached(sql)?;
-        let mut at = 1;
-        for value in &row.key {
-            statement.raw_bind_parameter(at, value)?;
-            at += 1;
-        }
-        match &row.data {
-            Some(bytes) => statement.raw_bind_parameter(at, bytes)?,
-            None => statement.raw_bind_parameter(at, Null)?,
-        }
-        if statement.raw_execute()? == 0 {
+        if !is_new && !table.write_by_the_extension(db, row)? {
             return Ok(None);
         }
         // A new row's cell was written once. For an overwritten one the count has to be looked up.
         let column_version = match row.put {
-            Put::Once => 1,
-            Put::Over => {
+            Put::Over if !is_new => {
                 db.prepare_cached(&table.edits)?.query_row(params_from_iter(&row.key), |row| row.get(0))?
             }
+            Put::Once | Put::Over => 1,
         };
         Ok(Some(Change {
             table: Arc::clone(&table.name),
@@ -132,6 +122,25 @@ impl Tables {
 }
 
 impl Table {
+    /// Writes `row`, which the extension's triggers see; says whether that changed anything.
+    fn write_by_the_extension(&self, db: &Connection, row: &NewRow) -> rusqlite::Result<bool> {
+        let sql = match row.put {
+            Put::Once => &self.insert,
+            Put::Over => &self.upsert,
+        };
+        let mut statement = db.prepare_cached(sql)?;
+        let mut at = 1;
+        for value in &row.key {
+            statement.raw_bind_parameter(at, value)?;
+            at += 1;
+        }
+        match &row.data {
+            Some(bytes) => statement.raw_bind_parameter(at, bytes)?,
+            None => statement.raw_bind_parameter(at, Null)?,
+        }
+        Ok(statement.raw_execute()? > 0)
+    }
+
     fn new(name: &str, keys: &[String], columns: Vec<String>, fresh: Option<fresh::Statements>) -> Self {
         let quoted: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
         let key = quoted.join(", ");

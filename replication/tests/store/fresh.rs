@@ -1,5 +1,5 @@
-//! Rows that are new to a node are written without the extension's merge: whatever it is given, and in whatever order, the
-//! tables must be those that the extension makes of the same changes.
+//! Rows that are new to a node are written without the extension's triggers and merge: whatever is written here, or comes
+//! from others in whatever order, the tables must be those that the extension makes of the same.
 
 use std::sync::Arc;
 
@@ -40,28 +40,72 @@ async fn erase(store: &Store, id: u8) {
         .expect("the note is erased");
 }
 
-/// The logs of two nodes that wrote so.
+const TEXTS: [&str; 2] = ["of the one", "of the other"];
+
+/// The logs of two nodes that wrote so, whose tables are as the extension would have written them.
 async fn logs(writes: &[(bool, Write)]) -> [Vec<Arc<Frame>>; 2] {
     let folder = tempfile::tempdir().expect("a folder");
     let nodes = [open(folder.path(), "a.db"), open(folder.path(), "b.db")];
     for (at, write) in writes {
         let store = &nodes[usize::from(*at)];
         match write {
-            Write::Note(id) => drop(note(store, *id, if *at { "of the one" } else { "of the other" }).await),
+            Write::Note(id) => drop(note(store, *id, TEXTS[usize::from(*at)]).await),
             Write::Erase(id) => erase(store, *id).await,
             Write::Mark(read) => mark(store, "somebody", Some(&[*read])).await,
         }
+    }
+    for (at, store) in nodes.iter().enumerate() {
+        let own = writes.iter().filter(|(of, _)| usize::from(*of) == at).map(|(_, write)| write);
+        let written = store.read(|db| Ok::<_, StoreError>(dump(db)?)).await.expect("the tables are read");
+        let expected = written_by_the_extension(own, TEXTS[at], store.site().0);
+        assert_eq!(written, expected.expect("the extension writes"));
     }
     let [a, b] = &nodes;
     [log_of(a, a.site(), 0).await, log_of(b, b.site(), 0).await]
 }
 
-/// A database without anything of ours, in which the extension merges.
-fn of_the_extension(frames: &[Arc<Frame>]) -> rusqlite::Result<Vec<String>> {
+/// A database without anything of ours.
+fn with_the_extension() -> rusqlite::Result<Connection> {
     let db = Connection::open_in_memory()?;
     mychat_crsqlite::load(&db).expect("the extension loads");
     db.query_row("SELECT crsql_config_set('merge-equal-values', 1)", [], |_| Ok(()))?;
     db.execute_batch(NOTES[0].sql)?;
+    Ok(db)
+}
+
+/// What its triggers make of writes.
+fn written_by_the_extension<'a>(
+    writes: impl Iterator<Item = &'a Write>,
+    text: &str,
+    site: [u8; 16],
+) -> rusqlite::Result<Vec<String>> {
+    let db = with_the_extension()?;
+    let over = "ON CONFLICT DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data";
+    for write in writes {
+        db.execute_batch("BEGIN; SELECT crsql_set_ts('0')")?;
+        match write {
+            Write::Note(id) => db.execute(
+                "INSERT INTO note VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                (b"space", [*id], text.as_bytes()),
+            )?,
+            Write::Erase(id) => {
+                db.execute(&format!("INSERT INTO note VALUES (?1, ?2, NULL) {over}"), (b"space", [*id]))?
+            }
+            Write::Mark(read) => db.execute(
+                &format!("INSERT INTO mark VALUES (?1, ?2, ?3) {over}"),
+                ("somebody", site, [*read]),
+            )?,
+        };
+        db.execute_batch("COMMIT")?;
+    }
+    let dump = dump(&db)?;
+    mychat_crsqlite::finalize(&db)?;
+    Ok(dump)
+}
+
+/// What its merge makes of frames.
+fn merged_by_the_extension(frames: &[Arc<Frame>]) -> rusqlite::Result<Vec<String>> {
+    let db = with_the_extension()?;
     for frame in frames {
         db.execute_batch("BEGIN")?;
         for change in &frame.changes {
@@ -138,7 +182,7 @@ proptest! {
                 assert_eq!(applied.applied, some.len());
             }
             let merged = store.read(|db| Ok::<_, StoreError>(dump(db)?)).await.expect("the tables are read");
-            assert_eq!(merged, of_the_extension(&frames).expect("the extension merges"));
+            assert_eq!(merged, merged_by_the_extension(&frames).expect("the extension merges"));
             // What this node writes afterwards is in its log: the triggers look again.
             note(&store, 200, "of its own").await;
             assert_eq!(log_of(&store, store.site(), 0).await.len(), 1);
