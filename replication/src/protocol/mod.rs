@@ -60,8 +60,8 @@
 //! serve any site's log, since what it holds of it is a prefix too, and every prefix of a log is the same (I2).
 //!
 //! # One version, one content
-//! A version is durable at the node that wrote it before it is sent; whoever else has it passes it on as it is. A node whose disk went back in time would reuse versions; so a node that
-//! starts is **not settled**, and must not accept writes, before its peers have said how much of its log they know
+//! A version is durable at the node that wrote it before it is sent; whoever else has it passes it on as it is. A node
+//! whose disk went back in time would reuse versions; so a node that starts is **not settled**, and must not accept writes, before its peers have said how much of its log they know
 //! (`settle.rs`). If that is more than it does, or nobody answers, it goes on under a new site id (I2). If nothing vouches
 //! for its disk, it does so whatever they say.
 //!

@@ -2,8 +2,9 @@
 //!
 //! A priority for either side starves the other: under a flood of local writes remote rows would never be seen,
 //! and a node that catches up would not answer its clients. So the writer alternates between the two whenever
-//! both wait. Whoever waits for the disk alone comes when neither does, or after a few turns. Local jobs are bounded by the permits that [`super::Store::write`] takes; remote work by the
-//! protocol, which has at most one apply under way.
+//! both wait. Whoever waits for the disk alone comes when neither does, or after a few turns. Local jobs are bounded by
+//! the permits that [`super::Store::write`] takes; remote work by the protocol, which has at most one apply under way,
+//! and syncs by the acknowledgements, of which there is one round at a time.
 
 use std::{
     collections::VecDeque,

@@ -168,13 +168,10 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let [a, b] = logs(&writes).await;
-            let (mut a, mut b) = (a.into_iter().peekable(), b.into_iter().peekable());
-            let mut frames = Vec::new();
-            let mut order = order.into_iter().cycle();
-            while a.peek().is_some() || b.peek().is_some() {
-                let turn = order.next() == Some(true);
-                frames.extend(if turn { a.next() } else { b.next() });
-            }
+            let (mut a, mut b) = (a.into_iter(), b.into_iter());
+            let turns = order.into_iter().filter_map(|turn| if turn { a.next() } else { b.next() });
+            let mut frames: Vec<_> = turns.collect();
+            frames.extend(a.chain(b));
             let folder = tempfile::tempdir().expect("a folder");
             let store = open(folder.path(), "c.db");
             for some in frames.chunks(together) {
@@ -183,9 +180,17 @@ proptest! {
             }
             let merged = store.read(|db| Ok::<_, StoreError>(dump(db)?)).await.expect("the tables are read");
             assert_eq!(merged, merged_by_the_extension(&frames).expect("the extension merges"));
-            // What this node writes afterwards is in its log: the triggers look again.
-            note(&store, 200, "of its own").await;
-            assert_eq!(log_of(&store, store.site(), 0).await.len(), 1);
+            // A row that this node overwrites after a merge is in its log as such: the triggers look again.
+            mark(&store, "myself", Some(&[1])).await;
+            let other = open(folder.path(), "d.db");
+            for id in [200, 201] {
+                note(&other, id, "of a third").await;
+            }
+            store.apply(log_of(&other, other.site(), 0).await).await.expect("the frames are merged");
+            mark(&store, "myself", Some(&[2])).await;
+            let own = log_of(&store, store.site(), 0).await;
+            assert_eq!(own.iter().map(|frame| frame.version.0).collect::<Vec<_>>(), [2]);
+            assert_eq!(own[0].changes[0].column_version, 2);
         });
     }
 }

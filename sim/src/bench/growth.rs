@@ -50,8 +50,8 @@ pub(super) fn method(args: &GrowthArgs) -> Vec<String> {
             args.spaces
         ),
         format!(
-            "One database of each size; in each of {ROUNDS} rounds, at each in turn, beginning with another one: {ONES} messages written and merged \
-             one to a version, each awaited, and {HUNDREDS} versions of {FRAME}; the {ONES} own ones read back one at a \
+            "One database of each size; in each of {ROUNDS} rounds, at each in turn, beginning with another one: {ONES} \
+             messages written and merged one to a version, each awaited, and {HUNDREDS} versions of {FRAME}; the {ONES} own ones read back one at a \
              time; and logs as for a node that lacks them, {BACK} messages of all sites in turn from the end and from the \
              middle, and as many of them as are one site's alone. Each reading begins after a commit, with no page at hand."
         ),
@@ -82,7 +82,7 @@ pub(super) async fn measure(args: &GrowthArgs, bar: &ProgressBar) -> anyhow::Res
         worlds.rotate_left(1);
         bar.inc(1);
     }
-    worlds.sort_by_key(|world| world.grown);
+    worlds.sort_by_key(|world| world.next);
     let columns: Vec<Vec<Figure>> = worlds.iter().map(World::figures).collect();
     for world in worlds {
         world.store.close().await;
@@ -128,8 +128,6 @@ struct World {
     turn: usize,
     /// The number of the next message.
     next: u64,
-    /// What that was when the database had its size.
-    grown: u64,
     /// Bytes that the process took for it.
     resident: f64,
     /// What the rounds have measured so far.
@@ -187,7 +185,6 @@ impl World {
             world.grow().await?;
             bar.set_position(world.next);
         }
-        world.grown = world.next;
         world.round().await?;
         world.rounds.clear();
         world.resident = Usage::of(None).resident.saturating_sub(before) as f64;
@@ -222,7 +219,6 @@ impl World {
             sites: sites.collect(),
             turn: 0,
             next: 1,
-            grown: 1,
             resident: 0.0,
             rounds: Vec::new(),
         })
