@@ -323,7 +323,7 @@ async fn the_load_generator_compares_with_nchan_and_a_bare_loop() {
     let report: Value = serde_json::from_slice(&std::fs::read(&file).expect("a report")).expect("JSON");
     let rounds = report["rounds"].as_array().expect("rounds");
     let systems: Vec<&Value> = rounds.iter().map(|turn| &turn["system"]).collect();
-    assert_eq!(systems, ["mychat", "nchan", "send-loop"]);
+    assert_eq!(systems, ["mychat", "nchan", "send-loop", "durable-loop"]);
     let sizes: Vec<u64> = rounds.iter().filter_map(|turn| turn["report"]["event_bytes"].as_u64()).collect();
     for turn in rounds {
         let report = &turn["report"];

@@ -96,8 +96,8 @@ pub struct StreamsArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub marks: Option<Duration>,
 
-    /// Compare with another server: this program starts a node, that server, and a bare loop of send(2), and loads each in
-    /// turn with the same number of equally long events
+    /// Compare with another server: this program starts a node, that server, a bare loop of send(2), and one that syncs
+    /// each message to the disk before, and loads each in turn with the same number of equally long events
     #[arg(long, value_name = "SERVER", conflicts_with = "nodes")]
     pub peer: Option<Peer>,
 

@@ -1,4 +1,4 @@
-//! MyChat beside another server and the bare loop of send(2): each in turn, several rounds, the same number of equally long
+//! MyChat beside another server and the bare loops of send(2): each in turn, several rounds, the same number of equally long
 //! events.
 
 use std::fmt;
@@ -23,14 +23,19 @@ enum System {
     MyChat,
     Nchan,
     SendLoop,
+    /// Which also brings each message to the disk.
+    DurableLoop,
 }
 
 impl System {
+    const ALL: [Self; 4] = [Self::MyChat, Self::Nchan, Self::SendLoop, Self::DurableLoop];
+
     const fn name(self) -> &'static str {
         match self {
             Self::MyChat => "MyChat",
             Self::Nchan => "nchan",
             Self::SendLoop => "send(2) loop",
+            Self::DurableLoop => "send(2) loop with fsync",
         }
     }
 }
@@ -72,19 +77,20 @@ pub(super) async fn run(args: &StreamsArgs, progress: &MultiProgress) -> anyhow:
     let mut rounds: Vec<Turn> = Vec::new();
     let mut event_bytes = 0;
     for round in 1..=args.rounds {
-        for system in [System::MyChat, System::Nchan, System::SendLoop] {
+        for system in System::ALL {
             progress.suspend(|| eprintln!("round {round} of {}: {}", args.rounds, system.name()));
             let own = match system {
                 System::MyChat => Own::node(args.clients).await,
                 System::Nchan => Own::nchan(args.clients, workers).await,
-                System::SendLoop => Own::send_loop(args.clients).await,
+                System::SendLoop => Own::send_loop(args.clients, false).await,
+                System::DurableLoop => Own::send_loop(args.clients, true).await,
             };
             let own = own.with_context(|| format!("{} can't be started", system.name()))?;
             let mut turn = StreamsArgs { pid: own.pids(), ..args.clone() };
             let around = match system {
                 System::MyChat => None,
                 System::Nchan => Some(AROUND_NCHAN),
-                System::SendLoop => Some(AROUND_LOOP),
+                System::SendLoop | System::DurableLoop => Some(AROUND_LOOP),
             };
             if let Some(around) = around {
                 turn.size = u32::try_from(event_bytes - around).unwrap_or(turn.size);
@@ -101,7 +107,7 @@ pub(super) async fn run(args: &StreamsArgs, progress: &MultiProgress) -> anyhow:
             rounds.push(Turn { system, report });
         }
     }
-    let medians = [System::MyChat, System::Nchan, System::SendLoop].map(|system| medians(system, &rounds));
+    let medians = System::ALL.map(|system| medians(system, &rounds));
     Ok(Comparison { rounds, medians: medians.to_vec() })
 }
 

@@ -1,9 +1,14 @@
 //! The least that a server of event streams can do: for every message one `send(2)` on every socket, in one thread, and
 //! nothing else. Other servers are held against it.
+//!
+//! With a log it is the least that a server can do which loses nothing: what was posted meanwhile is appended to a file,
+//! which is synced once, before the posts are answered and sent.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -29,6 +34,10 @@ pub struct SendLoopArgs {
     /// How many streams it has to hold
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub streams: u32,
+
+    /// Bring each message to the disk, in this new file, before it is answered and sent
+    #[arg(long, value_name = "FILE")]
+    pub to_disk: Option<PathBuf>,
 }
 
 struct Conversation {
@@ -42,7 +51,11 @@ struct Conversation {
 /// Serves until it is killed.
 pub fn run(args: &SendLoopArgs) -> anyhow::Result<()> {
     limits::raise(args.streams)?;
-    let mut server = Server::bind(args.listen)?;
+    let log = args
+        .to_disk
+        .as_deref()
+        .map(|path| File::create_new(path).with_context(|| format!("--to-disk {}", path.display())));
+    let mut server = Server::bind(args.listen, log.transpose()?)?;
     let mut events = Events::with_capacity(1024);
     loop {
         match server.poll.poll(&mut events, None) {
@@ -55,6 +68,7 @@ pub fn run(args: &SendLoopArgs) -> anyhow::Result<()> {
                 Token(at) => server.serve(at)?,
             }
         }
+        server.publish()?;
     }
 }
 
@@ -65,17 +79,26 @@ struct Server {
     full: bool,
     all: Slab<Conversation>,
     channels: HashMap<String, Vec<usize>>,
+    /// What was posted and is not sent.
+    posts: Vec<Post>,
+    log: Option<File>,
     piece: Vec<u8>,
 }
 
+struct Post {
+    by: usize,
+    channel: String,
+    event: Vec<u8>,
+}
+
 impl Server {
-    fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+    fn bind(address: SocketAddr, log: Option<File>) -> anyhow::Result<Self> {
         let mut listener = TcpListener::bind(address).with_context(|| format!("--listen {address}"))?;
         socket2::SockRef::from(&listener).listen(4096)?;
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (all, channels, piece) = (Slab::new(), HashMap::new(), vec![0; 64 << 10]);
-        Ok(Self { poll, listener, full: false, all, channels, piece })
+        let (all, channels, posts, piece) = (Slab::new(), HashMap::new(), Vec::new(), vec![0; 64 << 10]);
+        Ok(Self { poll, listener, full: false, all, channels, posts, log, piece })
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -109,6 +132,8 @@ impl Server {
         if !going {
             self.all.remove(at);
             self.channels.values_mut().for_each(|members| members.retain(|member| *member != at));
+            // Its place may be another one's before they are answered.
+            self.posts.retain(|post| post.by != at);
             return if self.full { self.accept() } else { Ok(()) };
         }
         while let Some(asked) = self.all.get_mut(at).and_then(Conversation::take) {
@@ -120,12 +145,30 @@ impl Server {
                     self.channels.entry(channel).or_default().push(at);
                 }
                 Asked::Publish(channel, body) => {
-                    self.all[at].send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
                     let event = [b"data: ", &body[..], b"\n\n"].concat();
-                    for member in self.channels.get(&channel).into_iter().flatten() {
-                        self.all[*member].send(&event);
-                    }
+                    self.posts.push(Post { by: at, channel, event });
                 }
+            }
+        }
+        // One sync serves all who post at the same time.
+        if self.log.is_none() { self.publish() } else { Ok(()) }
+    }
+
+    /// Answers and sends what was posted, once it is on the disk if there is a log.
+    fn publish(&mut self) -> io::Result<()> {
+        if let Some(log) = &mut self.log
+            && !self.posts.is_empty()
+        {
+            let events: Vec<u8> = self.posts.iter().flat_map(|post| &post.event).copied().collect();
+            log.write_all(&events)?;
+            log.sync_data()?;
+        }
+        for Post { by, channel, event } in self.posts.drain(..) {
+            if let Some(poster) = self.all.get_mut(by) {
+                poster.send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+            }
+            for member in self.channels.get(&channel).into_iter().flatten() {
+                self.all[*member].send(&event);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Servers that this program starts by itself on this machine, to load them: a node, nginx with nchan, and the bare loop of
+//! Servers that this program starts by itself on this machine, to load them: a node, nginx with nchan, and the bare loops of
 //! send(2). Dropping one ends it.
 
 use std::net::SocketAddr;
@@ -71,11 +71,17 @@ impl Own {
         Ok(own)
     }
 
-    /// The bare loop.
-    pub(crate) async fn send_loop(streams: u32) -> anyhow::Result<Self> {
+    /// The bare loop, or that which brings each message to the disk first.
+    pub(crate) async fn send_loop(streams: u32, durable: bool) -> anyhow::Result<Self> {
         let folder = folder()?;
         let [http] = ports::<1>(&mut { PORTS })?;
-        let args = ["sim", "send-loop", "--listen", &http.to_string(), "--streams", &streams.to_string()];
+        let (http_flag, streams, log) =
+            (http.to_string(), streams.to_string(), folder.path().join("messages"));
+        let log = log.display().to_string();
+        let mut args = vec!["sim", "send-loop", "--listen", &http_flag, "--streams", &streams];
+        if durable {
+            args.extend(["--to-disk", &log]);
+        }
         let mut own = Self::start(&program()?, &args, http, folder)?;
         own.until(async || Connection::open(http).await.is_ok()).await?;
         Ok(own)
