@@ -10,7 +10,7 @@
 //! written and the extension has the row to itself (`tables.rs`, `merge.rs`). Both ways must leave the same bytes behind:
 //! the tests compare all of the tables, debug builds each own commit with the log, and the simulation the nodes (I4).
 
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
 use crate::log::{Change, Frame, Value};
 
@@ -57,20 +57,23 @@ impl Statements {
             ),
         }))
     }
-}
 
-impl Statements {
     /// Writes a row of this node; `false` when it is not new, and nothing was done.
     pub fn write_own(&self, db: &Connection, key: &[Value], data: Option<&[u8]>) -> rusqlite::Result<bool> {
         let Some(number) = self.number(db, key)? else { return Ok(false) };
         look_away(db, true)?;
-        let mut row = db.prepare_cached(&self.row)?;
-        bind(&mut row, key)?;
-        row.raw_bind_parameter(key.len() + 1, data)?;
-        row.raw_execute()?;
+        self.insert(db, key, data)?;
         look_away(db, false)?;
         db.prepare_cached(&self.own_cell)?.execute([number])?;
         Ok(true)
+    }
+
+    /// Writes the row itself.
+    fn insert(&self, db: &Connection, key: &[Value], data: impl ToSql) -> rusqlite::Result<()> {
+        let mut row = db.prepare_cached(&self.row)?;
+        bind(&mut row, key)?;
+        row.raw_bind_parameter(key.len() + 1, data)?;
+        row.raw_execute().map(drop)
     }
 
     /// Gives a key its number; `None` for one that has a number already, or can't be one of this table.
@@ -85,7 +88,7 @@ impl Statements {
 }
 
 /// Binds the first parameters to the values of a key.
-fn bind(statement: &mut Statement<'_>, key: &[Value]) -> rusqlite::Result<()> {
+pub fn bind(statement: &mut Statement<'_>, key: &[Value]) -> rusqlite::Result<()> {
     for (at, value) in key.iter().enumerate() {
         statement.raw_bind_parameter(at + 1, value)?;
     }
@@ -138,10 +141,7 @@ impl<'a> Fresh<'a> {
         }
         let Some(number) = statements.number(self.db, key)? else { return Ok(false) };
         self.look_away(true)?;
-        let mut row = self.db.prepare_cached(&statements.row)?;
-        bind(&mut row, key)?;
-        row.raw_bind_parameter(key.len() + 1, &change.value)?;
-        row.raw_execute()?;
+        statements.insert(self.db, key, &change.value)?;
         self.db.prepare_cached(&statements.cell)?.execute((
             number,
             change.column_version,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Null};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::{
     batch::{NewRow, Put},
@@ -129,15 +129,8 @@ impl Table {
             Put::Over => &self.upsert,
         };
         let mut statement = db.prepare_cached(sql)?;
-        let mut at = 1;
-        for value in &row.key {
-            statement.raw_bind_parameter(at, value)?;
-            at += 1;
-        }
-        match &row.data {
-            Some(bytes) => statement.raw_bind_parameter(at, bytes)?,
-            None => statement.raw_bind_parameter(at, Null)?,
-        }
+        fresh::bind(&mut statement, &row.key)?;
+        statement.raw_bind_parameter(row.key.len() + 1, row.data.as_deref())?;
         Ok(statement.raw_execute()? > 0)
     }
 
