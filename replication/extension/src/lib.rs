@@ -6,8 +6,11 @@
 //! the library alone (see `build.rs` and `source/Cargo.toml`), checks its hash, and this crate embeds the bytes.
 //!
 //! Loading needs a file, so the first call of [`load`] in a process puts the library into an anonymous
-//! file in memory (a private temporary file where the system has none) and later calls share it. This is the only crate of the workspace that uses `unsafe`, for loading.
+//! file in memory (a private temporary file where the system has none) and later calls share it. This is the only crate of
+//! the workspace that uses `unsafe`: for loading, and for settings of SQLite that a process makes once ([`configure`]).
 #![deny(unsafe_op_in_unsafe_fn)]
+
+mod page_cache;
 
 use std::{
     io::Write,
@@ -35,16 +38,20 @@ pub enum Error {
     Load(#[from] rusqlite::Error),
 }
 
-/// Lets SQLite work without counting its memory. To count, it takes one lock of the whole process at each allocation,
-/// for which connections on different threads then wait for each other.
+/// Lets SQLite work without counting its memory, and without searching its page cache at each commit (`page_cache`). To
+/// count, it takes one lock of the whole process at each allocation, for which connections on different threads then wait
+/// for each other.
 ///
 /// Call it before the first connection of the process is opened; later it has no effect.
 pub fn configure() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the option takes one int. While another thread opens the first connection the call is not safe by
-        // SQLite's word, which is why every connection of this workspace is opened after it, behind the same `Once`.
-        let _ = unsafe { rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
+        // SAFETY: the option takes one int. While another thread opens the first connection the calls are not safe by
+        // SQLite's word, which is why every connection of this workspace is opened after them, behind the same `Once`.
+        unsafe {
+            let _ = rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_MEMSTATUS, 0);
+            page_cache::install();
+        }
     });
 }
 
@@ -126,6 +133,7 @@ mod tests {
 
     #[test]
     fn a_loaded_connection_knows_its_site() {
+        configure();
         let connection = Connection::open_in_memory().expect("an in-memory database");
         load(&connection).expect("the extension loads");
         let site: Vec<u8> =
