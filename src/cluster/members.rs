@@ -235,7 +235,7 @@ fn cells(row: &Row) -> Vec<String> {
     };
     vec![
         row.region.clone(),
-        row.node.chars().take(8).collect(),
+        short(&row.node),
         row.url.clone().unwrap_or_else(dash),
         row.version.clone().unwrap_or_else(dash),
         row.state.clone(),
@@ -249,19 +249,22 @@ fn cells(row: &Row) -> Vec<String> {
     ]
 }
 
-/// What a node says of its catching up, in a few words: its fields as they are.
+/// As much of an id as tells nodes apart.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
+}
+
+/// What a node says of its catching up, in a few words.
 fn progress(sync: &Value) -> String {
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    match sync {
-        Value::Null => "-".to_owned(),
-        Value::Object(fields) => {
-            let simple = fields
-                .iter()
-                .filter(|(_, value)| !value.is_object() && !value.is_array() && !value.is_null());
-            simple.map(|(name, value)| format!("{name} {}", word(value))).collect::<Vec<_>>().join(", ")
-        }
-        value => word(value),
+    let Some(state) = sync["state"].as_str() else { return "-".to_owned() };
+    let mut said = state.replace('_', " ");
+    if let Some(percent) = sync["percent"].as_f64() {
+        said += &format!(" {percent:.0} %");
     }
+    if let Some(from) = sync["from"].as_str() {
+        said += &format!(" from {}", short(from));
+    }
+    said
 }
 
 fn ago(millis: f64) -> String {
@@ -305,12 +308,12 @@ mod tests {
         let own: Seen =
             serde_json::from_value(json!({ "id": "0123456789", "region": "iad", "url": "http://iad",
             "version": "9.9.9", "ready": false, "draining": true, "streams": { "open": 2, "capacity": 10 },
-            "sync": { "state": "snapshot", "percent": 40 }, "keys": ["aa", "bb"], "peers": [] }))
+            "sync": { "state": "catching_up", "percent": 40.4, "from": "fedcba9876543210" }, "keys": ["aa", "bb"], "peers": [] }))
             .expect("a node");
         let row = cells(&row(&peer, "alive", Some(&own)));
         assert_eq!(row[3..6], ["9.9.9", "draining", "no"]);
         assert_eq!(row[8], "2/10");
-        assert!(row[9].contains("state snapshot") && row[9].contains("percent 40"), "{}", row[9]);
+        assert_eq!(row[9], "catching up 40 % from fedcba98");
         assert_eq!(row[10], "aa bb");
     }
 
