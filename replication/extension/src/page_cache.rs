@@ -3,8 +3,8 @@
 //! When SQLite splits a leaf in the middle of a tree it lets two pages change their numbers, and gives one of them, for
 //! that moment, the number of the page at the byte 2³⁰, which no database uses. The cache remembers the largest number
 //! that it has seen, and so takes the commit, which tells it how many pages the database has, for a database that
-//! shrank: it looks at every page that it holds. With 128 MiB of them that is longer than a small commit takes
-//! otherwise, and messages of many spaces split leaves all the time. In a database of more than 1 GiB it does not happen.
+//! shrank: it looks at every page that it holds, up to 128 MiB of them, and messages of many spaces split leaves all the
+//! time. In a database of more than 1 GiB it does not happen.
 //!
 //! So here the number of that moment is 0, which no page has either. All else is SQLite's. The number at that byte
 //! depends on the size of pages: caches of pages that have another size than SQLite's usual one are left as they are.
