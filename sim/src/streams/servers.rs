@@ -75,10 +75,9 @@ impl Own {
     pub(crate) async fn send_loop(streams: u32, durable: bool) -> anyhow::Result<Self> {
         let folder = folder()?;
         let [http] = ports::<1>(&mut { PORTS })?;
-        let (http_flag, streams, log) =
-            (http.to_string(), streams.to_string(), folder.path().join("messages"));
-        let log = log.display().to_string();
-        let mut args = vec!["sim", "send-loop", "--listen", &http_flag, "--streams", &streams];
+        let (listen, streams) = (http.to_string(), streams.to_string());
+        let log = folder.path().join("messages").display().to_string();
+        let mut args = vec!["sim", "send-loop", "--listen", &listen, "--streams", &streams];
         if durable {
             args.extend(["--to-disk", &log]);
         }
