@@ -16,6 +16,7 @@ use crate::{
 pub const MIGRATIONS: &[Migration] = &[
     Migration { domain: "messages", number: 1, sql: TABLES },
     Migration { domain: "messages", number: 2, sql: SENT_BY_CLIENT_ID },
+    Migration { domain: "messages", number: 3, sql: NUMBERED_BY_TIME },
 ];
 
 const TABLES: &str = "
@@ -70,6 +71,13 @@ const SENT_BY_CLIENT_ID: &str = "
         ) STRICT, WITHOUT ROWID;
         INSERT INTO local_client_id SELECT client_id, author, space, message FROM local_sent ORDER BY 1, 2, 3;
         DROP TABLE local_sent;";
+
+/// The extension numbers keys, and finds the number of one in an index that it keeps by the columns of the key in their
+/// order. With the space in front new messages were scattered over it, too; ids are sorted by time, so with them in front
+/// they are added at its end. It looks for whole keys alone, for which the order does not matter.
+const NUMBERED_BY_TIME: &str = "
+        DROP INDEX message__crsql_pks_pks;
+        CREATE UNIQUE INDEX message__crsql_pks_pks ON message__crsql_pks (id, space);";
 
 /// Whether a replicated table belongs to this domain.
 pub(super) fn is_table(table: &str) -> bool {
@@ -126,17 +134,24 @@ fn note_client_id(
     client_id: &str,
     message: MessageId,
 ) -> rusqlite::Result<()> {
-    let known = sent(db, space, author, client_id)?;
-    if known == Some(message) {
+    let new = db
+        .prepare_cached(
+            "INSERT INTO local_client_id (space, author, client_id, message) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![space, author, client_id, message])?;
+    if new > 0 {
         return Ok(());
     }
-    if known.is_none_or(|known| message < known) {
+    let Some(known) = sent(db, space, author, client_id)?.filter(|known| *known != message) else {
+        return Ok(());
+    };
+    if message < known {
         db.prepare_cached(
-            "INSERT OR REPLACE INTO local_client_id (space, author, client_id, message) VALUES (?1, ?2, ?3, ?4)",
+            "UPDATE local_client_id SET message = ?4 WHERE space = ?1 AND author = ?2 AND client_id = ?3",
         )?
         .execute(params![space, author, client_id, message])?;
     }
-    let Some(known) = known else { return Ok(()) };
     let (original, duplicate) = (message.min(known), message.max(known));
     // What repeated the duplicate so far repeats the original now.
     db.prepare_cached("UPDATE local_duplicate SET original = ?3 WHERE space = ?1 AND original = ?2")?

@@ -376,6 +376,31 @@ fn a_deletion_beats_a_later_edit_and_leaves_no_text_of_what_was_known() {
     });
 }
 
+/// The extension asks for a key's number by its columns, whatever their order in the index.
+#[test]
+fn keys_are_found_in_the_order_of_ids() {
+    runtime().block_on(async {
+        let nodes = Nodes::open(1);
+        let id = send(&nodes.stores[0], a_message(0, "c", "text")).await;
+        let (columns, plan, number) = nodes.stores[0]
+            .read(move |db| {
+                let columns: Vec<String> = db
+                    .prepare("SELECT name FROM pragma_index_info('message__crsql_pks_pks') ORDER BY seqno")?
+                    .query_map([], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                let find = "SELECT __crsql_key FROM message__crsql_pks WHERE space = ?1 AND id = ?2";
+                let plan: String =
+                    db.query_row(&format!("EXPLAIN QUERY PLAN {find}"), (the_space(), id), |row| row.get(3))?;
+                let number: i64 = db.query_row(find, (the_space(), id), |row| row.get(0))?;
+                Ok::<_, StoreError>((columns, plan, number))
+            })
+            .await
+            .expect("a read");
+        assert_eq!((columns, number), (vec!["id".to_owned(), "space".to_owned()], 1));
+        assert!(plan.ends_with("COVERING INDEX message__crsql_pks_pks (id=? AND space=?)"), "{plan}");
+    });
+}
+
 #[test]
 fn sql_finds_author_and_presence_in_packed_messages() {
     let sent = a_message(7, "c", "text");
