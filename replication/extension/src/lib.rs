@@ -11,6 +11,9 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod page_cache;
+#[cfg(test)]
+mod testing;
+mod write_ahead;
 
 use std::{
     io::Write,
@@ -38,9 +41,9 @@ pub enum Error {
     Load(#[from] rusqlite::Error),
 }
 
-/// Lets SQLite work without counting its memory, and without searching its page cache at each commit (`page_cache`). To
-/// count, it takes one lock of the whole process at each allocation, for which connections on different threads then wait
-/// for each other.
+/// Lets SQLite work without counting its memory, without searching its page cache at each commit (`page_cache`), and with
+/// one call to the system for a transaction (`write_ahead`). To count, it takes one lock of the whole process at each
+/// allocation, for which connections on different threads then wait for each other.
 ///
 /// Call it before the first connection of the process is opened; later it has no effect.
 pub fn configure() {
@@ -51,6 +54,7 @@ pub fn configure() {
         unsafe {
             let _ = rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_MEMSTATUS, 0);
             page_cache::install();
+            write_ahead::install();
         }
     });
 }

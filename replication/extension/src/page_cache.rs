@@ -12,7 +12,10 @@
 use std::{
     collections::HashSet,
     ffi::{c_int, c_uint},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rusqlite::ffi::{
@@ -29,6 +32,8 @@ const UNUSED: c_uint = (1 << 30) / PAGE as c_uint + 1;
 static OWN: OnceLock<Own> = OnceLock::new();
 /// The caches of pages of another size, by their addresses.
 static OTHERS: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
+/// Whether there ever was one: mostly not, and then nobody has to wait for the lock.
+static ARE_OTHERS: AtomicBool = AtomicBool::new(false);
 
 struct Own {
     create: unsafe extern "C" fn(c_int, c_int, c_int) -> *mut sqlite3_pcache,
@@ -71,6 +76,7 @@ unsafe extern "C" fn create(page: c_int, extra: c_int, purgeable: c_int) -> *mut
     let cache = unsafe { (own.create)(page, extra, purgeable) };
     if page != PAGE && !cache.is_null() {
         others().get_or_insert_default().insert(cache as usize);
+        ARE_OTHERS.store(true, Ordering::Release);
     }
     cache
 }
@@ -82,7 +88,8 @@ unsafe extern "C" fn rekey(
     new: c_uint,
 ) {
     let Some(own) = OWN.get() else { return };
-    let is_other = others().as_ref().is_some_and(|others| others.contains(&(cache as usize)));
+    let is_other = ARE_OTHERS.load(Ordering::Acquire)
+        && others().as_ref().is_some_and(|others| others.contains(&(cache as usize)));
     let number = |number: c_uint| if number == UNUSED && !is_other { 0 } else { number };
     // SAFETY: SQLite's own function. It is given 0 both when a page takes that number and when it leaves it, so it finds
     // the page; nobody looks for the page by its number in between, and no other page has this one.
@@ -91,7 +98,9 @@ unsafe extern "C" fn rekey(
 
 unsafe extern "C" fn destroy(cache: *mut sqlite3_pcache) {
     let Some(own) = OWN.get() else { return };
-    if let Some(others) = others().as_mut() {
+    if ARE_OTHERS.load(Ordering::Acquire)
+        && let Some(others) = others().as_mut()
+    {
         others.remove(&(cache as usize));
     }
     // SAFETY: SQLite's own function, with what SQLite gave for it.
@@ -102,16 +111,14 @@ unsafe extern "C" fn destroy(cache: *mut sqlite3_pcache) {
 mod tests {
     use rusqlite::Connection;
 
-    use crate::configure;
+    use crate::testing::Folder;
 
     /// Rows in an order in which leaves are split in the middle of the tree, for pages of the usual size and others.
     #[test]
     fn split_leaves_keep_their_rows() {
-        configure();
-        let folder = std::env::temp_dir().join(format!("mychat-page-cache-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
+        let folder = Folder::new("page-cache");
         for page in [512, 4096, 65_536] {
-            let file = folder.join(format!("{page}.db"));
+            let file = folder.path().join(format!("{page}.db"));
             let db = Connection::open(&file).expect("a database");
             db.execute_batch(&format!(
                 "PRAGMA page_size = {page}; PRAGMA journal_mode = WAL; PRAGMA cache_size = 100;
@@ -139,6 +146,5 @@ mod tests {
                 .expect("a count");
             assert_eq!((count, wrong), (20_000, 0), "with pages of {page} bytes");
         }
-        std::fs::remove_dir_all(&folder).expect("tidied up");
     }
 }
