@@ -19,7 +19,7 @@ use mychat_replication::{
 use tokio::sync::watch;
 
 use crate::{
-    accounts::{Exports, password::Passwords, throttle::Throttle},
+    accounts::{Exports, Standings, password::Passwords, throttle::Throttle},
     capacity::Capacity,
     config::NodeConfig,
     events::Hub,
@@ -170,6 +170,8 @@ pub struct Parts {
     pub store: Store,
     /// The keys of tokens and claims.
     pub keys: Keys,
+    /// The sessions that were found good.
+    pub standings: Standings,
     /// The settings.
     pub config: Arc<NodeConfig>,
     /// The other nodes; `None` when this one is alone.
@@ -192,9 +194,9 @@ pub struct Parts {
 }
 
 impl App {
-    /// Puts a node's parts together. It is not ready yet.
+    /// Puts a node's parts together; `standings` is of what derives in the store. It is not ready yet.
     #[must_use]
-    pub fn new(store: Store, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
+    pub fn new(store: Store, standings: Standings, config: Arc<NodeConfig>, mesh: Option<Mesh>) -> Self {
         let condition = Arc::new(Condition::of(&store));
         let events = Hub::start(store.clone(), Arc::clone(&condition));
         let capacity = Capacity::start(&config.limits, Arc::clone(&condition), events.clone());
@@ -204,6 +206,7 @@ impl App {
             events,
             store,
             keys: Keys::new(&config.cluster_key),
+            standings,
             passwords: Passwords::new(config.password_cost),
             mesh,
             condition,

@@ -99,7 +99,9 @@ impl Node {
         let http =
             listener.local_addr().map_err(|source| StartError::Http { at: "its address".into(), source })?;
         let path = config.data.join(DATABASE);
-        let store = tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived)))
+        let derived = Derived::default();
+        let standings = derived.standings();
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(derived)))
             .await
             .map_err(|error| StartError::Http { at: http.to_string(), source: error.into() })??;
 
@@ -112,7 +114,7 @@ impl Node {
             // With others, replication sees to it.
             store.renew_site().await?;
         }
-        let app = App::new(store, Arc::new(config), joining.as_ref().map(Joining::mesh));
+        let app = App::new(store, standings, Arc::new(config), joining.as_ref().map(Joining::mesh));
         // With others it depends on what they say.
         app.condition.set_ready(joining.is_none());
         let cluster = joining.map(|joining| joining.join(&app));

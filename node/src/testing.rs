@@ -78,13 +78,15 @@ impl TestNode {
     /// A node of a cluster.
     pub fn of(key: &ClusterKey) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let derived = Derived::default();
+        let standings = derived.standings();
         let store =
-            Store::open(&folder.path().join("test.db"), &schema(), Box::new(Derived)).expect("a store");
+            Store::open(&folder.path().join("test.db"), &schema(), Box::new(derived)).expect("a store");
         let http = Listen::Address(([127, 0, 0, 1], 0).into());
         let mut config = NodeConfig::new("fra", http, "http://127.0.0.1:8081", PathBuf::new(), key.clone());
         config.password_cost = Cost::FOR_TESTS;
         config.limits.call = std::time::Duration::from_secs(20);
-        let app = App::new(store, Arc::new(config), None);
+        let app = App::new(store, standings, Arc::new(config), None);
         app.condition.set_ready(true);
         Self { router: crate::http::router(app.clone()), app, _folder: folder }
     }

@@ -31,7 +31,7 @@ impl Node {
     fn open(folder: &Path, name: &str) -> Self {
         let path = folder.join(name);
         let (store, worker) =
-            Store::open_inline(&path, &schema(), Box::new(Derived), Arc::new(System)).unwrap();
+            Store::open_inline(&path, &schema(), Box::new(Derived::default()), Arc::new(System)).unwrap();
         Self { path, store, worker }
     }
 

@@ -18,6 +18,7 @@ pub mod password;
 pub mod preferences;
 mod rules;
 pub mod sessions;
+pub mod standings;
 mod store;
 pub mod throttle;
 
@@ -26,6 +27,7 @@ mod tests;
 
 pub use export::Exports;
 pub use sessions::{Standing, standing};
+pub use standings::Standings;
 pub use store::{
     Account, MIGRATIONS, PublicAccount, by_handle, derive, event_of, exists, is_active, profile,
     public_profile,

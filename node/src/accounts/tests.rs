@@ -166,6 +166,35 @@ async fn sessions_are_listed_and_ended_by_their_account_only() {
     node.get("/v1/accounts/me", &ada.token).await.is_problem(401, "unauthorized");
 }
 
+/// A session that was found good is remembered, until this node or another one says otherwise.
+#[tokio::test]
+async fn a_session_that_ended_elsewhere_is_refused_at_once() {
+    let key = ClusterKey::generate();
+    let (here, there) = (TestNode::of(&key), TestNode::of(&key));
+    let (ada, bob) = (here.sign_up("Ada").await, here.sign_up("Bob").await);
+    here.copy_to(&there).await;
+    let good = |token: &str| {
+        let caller = there.app.keys.verify_access(token).expect("a token");
+        there.app.standings.is_good(caller.account, caller.session)
+    };
+    for person in [&ada, &bob] {
+        there.get("/v1/accounts/me", &person.token).await.expect(200);
+    }
+    assert!(good(&ada.token) && good(&bob.token));
+    here.call(Method::DELETE, "/v1/sessions/current", Some(&ada.token), None).await.expect(204);
+    here.copy_to(&there).await;
+    assert!(!good(&ada.token) && good(&bob.token), "the others' are remembered");
+    there.get("/v1/accounts/me", &ada.token).await.is_problem(401, "unauthorized");
+    // A profile that changes ends nothing, but it is looked up anew.
+    there
+        .call(Method::PATCH, "/v1/accounts/me", Some(&bob.token), Some(json!({ "name": "Rob" })))
+        .await
+        .expect(200);
+    assert!(!good(&bob.token));
+    there.get("/v1/accounts/me", &bob.token).await.expect(200);
+    assert!(good(&bob.token));
+}
+
 #[tokio::test]
 async fn the_cookie_signs_in_pages_of_the_cluster_and_no_others() {
     let node = TestNode::start();

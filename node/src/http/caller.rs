@@ -80,9 +80,17 @@ fn refuse_foreign_page(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
 /// # Errors
 /// 401 when the session has ended or the account is not active; 503 while this node does not know it.
 pub async fn check(app: &App, caller: Caller) -> Result<(), Problem> {
-    let standing = app.await_rows(move |db| accounts::standing(db, caller.account, caller.session)).await?;
+    let Caller { account, session } = caller;
+    if app.standings.is_good(account, session) {
+        return Ok(());
+    }
+    let era = app.standings.era();
+    let standing = app.await_rows(move |db| accounts::standing(db, account, session)).await?;
     match standing {
-        Some(Standing::Good) => Ok(()),
+        Some(Standing::Good) => {
+            app.standings.remember(account, session, era);
+            Ok(())
+        }
         Some(Standing::Ended) => Err(Problem::unauthorized("the session has ended: sign in again")),
         Some(Standing::Inactive) => Err(Problem::unauthorized("the account is not active")),
         None => Err(Problem::unavailable("this node has not heard of the account yet")),

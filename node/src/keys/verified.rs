@@ -1,7 +1,8 @@
 //! Tokens that were verified lately: a signature is checked once, not on each of a client's calls.
 //!
 //! Checking one takes some 50 µs, as much as writing a message. What is remembered is the hash of the token, so that
-//! the memory of a node holds nothing with which one could call. Whether the session still stands is asked each time.
+//! the memory of a node holds nothing with which one could call. Whether the session still stands is another question
+//! (`accounts/standings.rs`).
 
 use std::{
     collections::HashMap,

@@ -119,6 +119,13 @@ pub trait Derive: Send + 'static {
     fn understands(&self, _row: &Row<'_>) -> bool {
         true
     }
+
+    /// What was derived since the last call is committed, and nobody has been told yet: time to let go of what is
+    /// remembered of the rows as they were.
+    fn committed(&mut self) {}
+
+    /// Any row may be another than before: the database was replaced, or opened anew after a failure.
+    fn reopened(&mut self) {}
 }
 
 /// A [`Derive`] for databases without local tables.

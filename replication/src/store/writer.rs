@@ -465,11 +465,12 @@ impl Writer {
     }
 
     fn announce(
-        &self,
+        &mut self,
         frames: Vec<Arc<Frame>>,
         notes: BTreeMap<u32, Note>,
         local: bool,
     ) -> Arc<VersionVector> {
+        self.derive.committed();
         let news: Vec<Retirement> = frames.iter().flat_map(|frame| Retirement::of(frame)).collect();
         if !news.is_empty() {
             self.retired.send_modify(|known| {

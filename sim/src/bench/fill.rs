@@ -39,7 +39,8 @@ pub(super) async fn mychat(
 ) -> anyhow::Result<()> {
     let path = database.to_owned();
     let store =
-        tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived))).await??;
+        tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived::default())))
+            .await??;
     let model = model(&store).await?;
     bar.set_length(count);
     let mut next = 1;

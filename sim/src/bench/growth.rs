@@ -177,7 +177,8 @@ impl World {
     async fn of_size(path: PathBuf, size: u64, args: &GrowthArgs, bar: &ProgressBar) -> anyhow::Result<Self> {
         let before = Usage::of(None).resident;
         let store =
-            tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived))).await??;
+            tokio::task::spawn_blocking(move || Store::open(&path, &schema(), Box::new(Derived::default())))
+                .await??;
         let mut world = Self::new(store, args).await?;
         bar.set_message("growing");
         bar.set_length(size);

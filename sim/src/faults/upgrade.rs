@@ -27,7 +27,7 @@ pub fn schema(upgraded: bool) -> Schema {
 
 /// What fills the local tables of a release.
 pub fn derive(upgraded: bool) -> Box<dyn Derive> {
-    if upgraded { Box::new(Upgraded(Derived)) } else { Box::new(Derived) }
+    if upgraded { Box::new(Upgraded(Derived::default())) } else { Box::new(Derived::default()) }
 }
 
 /// Writes the note on a message, in the same transaction.

@@ -80,7 +80,7 @@ impl Nodes {
         let stores = (0..count)
             .map(|number| {
                 let path = folder.path().join(format!("{number}.db"));
-                Store::open(&path, &schema(), Box::new(Derived)).expect("a database")
+                Store::open(&path, &schema(), Box::new(Derived::default())).expect("a database")
             })
             .collect();
         Self { stores, _folder: folder }

@@ -40,6 +40,7 @@ impl Writer {
             OpenError::Sql(error) => StoreError::from(error),
             error => StoreError::from(rusqlite::Error::ToSqlConversionFailure(error.into())),
         })?;
+        self.derive.reopened();
         let site = site::current(&db)?;
         let retired = Arc::new(read_retired(&db)?);
         self.held = read_vector(&db)?;
