@@ -25,6 +25,7 @@ pub mod cluster;
 pub mod config;
 pub mod derive;
 pub mod events;
+mod generations;
 pub mod http;
 pub mod ids;
 pub mod keys;

@@ -2,21 +2,21 @@
 //!
 //! ```text
 //! a row of an account ──▶ Derived, derive ──(commit)──▶ committed ──▶ forget ──▶ the writer of the row is answered
-//! a call ──▶ is_good ──(no)──▶ era, a look at the database, remember
+//! a call ──▶ is_good ──(no)──▶ epoch, a look at the database, remember
 //! ```
 //!
 //! A session that ended is refused by every call that begins after the one which ended it was answered, since the store
 //! tells of a commit before it answers. Between a look at the database and [`Standings::remember`] such a commit may come:
-//! then the era is another, and nothing is remembered.
+//! then the epoch is another, and nothing is remembered.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mychat_replication::store::Row;
 
-use crate::ids::{AccountId, SessionId};
+use crate::{
+    generations::Generations,
+    ids::{AccountId, SessionId},
+};
 
 /// Sessions in a generation, of which two are kept: some 300 KB at the most.
 const GENERATION: usize = 4096;
@@ -24,48 +24,44 @@ const GENERATION: usize = 4096;
 /// Accounts from which on all sessions are forgotten, rather than each compared with as many.
 const MANY: usize = 16;
 
-/// A bounded memory of good sessions; clones share it. When a generation is full the one before it is forgotten.
+/// A bounded memory of good sessions; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Standings(Arc<Mutex<Good>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Good {
-    young: HashSet<(AccountId, SessionId)>,
-    old: HashSet<(AccountId, SessionId)>,
-    era: Era,
+    sessions: Generations<(AccountId, SessionId), ()>,
+    epoch: Epoch,
+}
+
+impl Default for Good {
+    fn default() -> Self {
+        Self { sessions: Generations::of(GENERATION), epoch: Epoch::default() }
+    }
 }
 
 /// Counts what may have ended a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Era(u64);
+pub struct Epoch(u64);
 
 impl Standings {
     /// Whether the session was found good, and nothing has happened to its account since.
     #[must_use]
     pub fn is_good(&self, account: AccountId, session: SessionId) -> bool {
-        let mut good = self.lock();
-        let key = (account, session);
-        if good.young.contains(&key) {
-            return true;
-        }
-        let is_old = good.old.remove(&key);
-        if is_old {
-            good.insert(key);
-        }
-        is_old
+        self.lock().sessions.find(&(account, session)).is_some()
     }
 
     /// To be asked for before a look at the database.
     #[must_use]
-    pub fn era(&self) -> Era {
-        self.lock().era
+    pub fn epoch(&self) -> Epoch {
+        self.lock().epoch
     }
 
-    /// Remembers a session that was found good by a look that began in `era`.
-    pub fn remember(&self, account: AccountId, session: SessionId, era: Era) {
+    /// Remembers a session that was found good by a look that began in `epoch`.
+    pub fn remember(&self, account: AccountId, session: SessionId, epoch: Epoch) {
         let mut good = self.lock();
-        if good.era == era {
-            good.insert((account, session));
+        if good.epoch == epoch {
+            good.sessions.insert((account, session), ());
         }
     }
 
@@ -75,29 +71,19 @@ impl Standings {
             return self.forget_all();
         }
         let mut good = self.lock();
-        good.era.0 += 1;
-        good.young.retain(|(account, _)| !accounts.contains(account));
-        good.old.retain(|(account, _)| !accounts.contains(account));
+        good.epoch.0 += 1;
+        good.sessions.retain(|(account, _)| !accounts.contains(account));
     }
 
     /// Forgets all.
     pub fn forget_all(&self) {
         let mut good = self.lock();
-        let era = Era(good.era.0 + 1);
-        *good = Good { era, ..Good::default() };
+        good.epoch.0 += 1;
+        good.sessions.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Good> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Good {
-    fn insert(&mut self, key: (AccountId, SessionId)) {
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key);
     }
 }
 
@@ -126,11 +112,11 @@ mod tests {
     #[test]
     fn what_happened_meanwhile_counts_more_than_a_look_before() {
         let standings = Standings::default();
-        let era = standings.era();
+        let epoch = standings.epoch();
         standings.forget(&[account(2)]);
-        standings.remember(account(1), session(1), era);
+        standings.remember(account(1), session(1), epoch);
         assert!(!standings.is_good(account(1), session(1)));
-        standings.remember(account(1), session(1), standings.era());
+        standings.remember(account(1), session(1), standings.epoch());
         assert!(standings.is_good(account(1), session(1)));
     }
 
@@ -138,24 +124,12 @@ mod tests {
     fn an_account_takes_its_sessions_with_it() {
         let standings = Standings::default();
         for number in 0..4 {
-            standings.remember(account(number % 2), session(number), standings.era());
+            standings.remember(account(number % 2), session(number), standings.epoch());
         }
         standings.forget(&[account(1)]);
         let good = |number| standings.is_good(account(number % 2), session(number));
         assert_eq!([0, 1, 2, 3].map(good), [true, false, true, false]);
         standings.forget_all();
         assert!(!good(0) && !good(2));
-    }
-
-    #[test]
-    fn the_memory_is_bounded_and_keeps_what_is_used() {
-        let standings = Standings::default();
-        standings.remember(account(0), session(0), standings.era());
-        for number in 1..10 * GENERATION as u64 {
-            standings.remember(account(number), session(number), standings.era());
-            assert!(standings.is_good(account(0), session(0)));
-        }
-        let good = standings.lock();
-        assert!(good.young.len() + good.old.len() <= 2 * GENERATION);
     }
 }

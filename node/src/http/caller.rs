@@ -84,11 +84,11 @@ pub async fn check(app: &App, caller: Caller) -> Result<(), Problem> {
     if app.standings.is_good(account, session) {
         return Ok(());
     }
-    let era = app.standings.era();
+    let epoch = app.standings.epoch();
     let standing = app.await_rows(move |db| accounts::standing(db, account, session)).await?;
     match standing {
         Some(Standing::Good) => {
-            app.standings.remember(account, session, era);
+            app.standings.remember(account, session, epoch);
             Ok(())
         }
         Some(Standing::Ended) => Err(Problem::unauthorized("the session has ended: sign in again")),

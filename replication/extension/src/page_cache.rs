@@ -12,10 +12,7 @@
 use std::{
     collections::HashSet,
     ffi::{c_int, c_uint},
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use rusqlite::ffi::{
@@ -30,10 +27,8 @@ const UNUSED: c_uint = (1 << 30) / PAGE as c_uint + 1;
 
 /// What SQLite's own cache does.
 static OWN: OnceLock<Own> = OnceLock::new();
-/// The caches of pages of another size, by their addresses.
-static OTHERS: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
-/// Whether there ever was one: mostly not, and then nobody has to wait for the lock.
-static ARE_OTHERS: AtomicBool = AtomicBool::new(false);
+/// The caches of pages of another size, by their addresses. Mostly there never was one, and nobody has to wait for the lock.
+static OTHERS: OnceLock<Mutex<HashSet<usize>>> = OnceLock::new();
 
 struct Own {
     create: unsafe extern "C" fn(c_int, c_int, c_int) -> *mut sqlite3_pcache,
@@ -66,8 +61,9 @@ pub unsafe fn install() {
     let _ = unsafe { sqlite3_config(SQLITE_CONFIG_PCACHE2, &raw mut methods) };
 }
 
-fn others() -> MutexGuard<'static, Option<HashSet<usize>>> {
-    OTHERS.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is known of other caches; `None` where there never was one.
+fn others() -> Option<MutexGuard<'static, HashSet<usize>>> {
+    OTHERS.get().map(|others| others.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 unsafe extern "C" fn create(page: c_int, extra: c_int, purgeable: c_int) -> *mut sqlite3_pcache {
@@ -75,8 +71,10 @@ unsafe extern "C" fn create(page: c_int, extra: c_int, purgeable: c_int) -> *mut
     // SAFETY: SQLite's own function, with what SQLite gave for it.
     let cache = unsafe { (own.create)(page, extra, purgeable) };
     if page != PAGE && !cache.is_null() {
-        others().get_or_insert_default().insert(cache as usize);
-        ARE_OTHERS.store(true, Ordering::Release);
+        OTHERS.get_or_init(Mutex::default);
+        if let Some(mut others) = others() {
+            others.insert(cache as usize);
+        }
     }
     cache
 }
@@ -88,8 +86,7 @@ unsafe extern "C" fn rekey(
     new: c_uint,
 ) {
     let Some(own) = OWN.get() else { return };
-    let is_other = ARE_OTHERS.load(Ordering::Acquire)
-        && others().as_ref().is_some_and(|others| others.contains(&(cache as usize)));
+    let is_other = others().is_some_and(|others| others.contains(&(cache as usize)));
     let number = |number: c_uint| if number == UNUSED && !is_other { 0 } else { number };
     // SAFETY: SQLite's own function. It is given 0 both when a page takes that number and when it leaves it, so it finds
     // the page; nobody looks for the page by its number in between, and no other page has this one.
@@ -98,9 +95,7 @@ unsafe extern "C" fn rekey(
 
 unsafe extern "C" fn destroy(cache: *mut sqlite3_pcache) {
     let Some(own) = OWN.get() else { return };
-    if ARE_OTHERS.load(Ordering::Acquire)
-        && let Some(others) = others().as_mut()
-    {
+    if let Some(mut others) = others() {
         others.remove(&(cache as usize));
     }
     // SAFETY: SQLite's own function, with what SQLite gave for it.

@@ -11,7 +11,7 @@
 //! another kind, which is then passed on as it is: the header of a new log, and what SQLite mends in frames that it has
 //! written. What is kept when a transaction ends without such a frame was taken back. It must not be written later, when
 //! another connection's frames may be in its place: so the database's file is watched for the lock that ends with each
-//! transaction. All else, and all other files, are left to SQLite's own functions.
+//! transaction. All else, and all other files, are left to SQLite's own functions. (SQLite calls such a layer a VFS shim.)
 
 use std::{
     ffi::{CStr, c_char, c_int, c_void},
