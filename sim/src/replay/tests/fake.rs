@@ -2,9 +2,10 @@
 //! with all their connections, and come back at the same address.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -74,9 +76,19 @@ impl Memory {
     }
 }
 
+/// A socket for TCP that is bound to this address and doesn't listen yet.
+fn bound(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
+}
+
 pub(super) struct Fake {
     pub(super) memory: Arc<Memory>,
     addresses: Vec<SocketAddr>,
+    /// Each node's port, bound and never listened on, so that the system gives it to nobody else while the node is dead.
+    _held: Vec<Socket>,
     running: Vec<Option<tokio::runtime::Runtime>>,
 }
 
@@ -99,9 +111,9 @@ impl Fake {
             uses: Mutex::default(),
             streams: (0..nodes).map(|_| watch::Sender::new(0)).collect(),
         });
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut fake =
-            Fake { memory, addresses: vec![any; nodes], running: (0..nodes).map(|_| None).collect() };
+        let held: Vec<_> = (0..nodes).map(|_| bound(SocketAddr::from(([127, 0, 0, 1], 0)))).collect();
+        let addresses = held.iter().map(|socket| socket.local_addr().unwrap().as_socket().unwrap()).collect();
+        let mut fake = Fake { memory, addresses, _held: held, running: (0..nodes).map(|_| None).collect() };
         (0..nodes).for_each(|node| fake.revive(node));
         fake
     }
@@ -110,22 +122,25 @@ impl Fake {
         self.addresses.iter().map(|address| format!("http://{address}")).collect()
     }
 
-    /// Ends a node at once: every connection of it breaks.
+    /// Ends a node at once: every connection of it breaks. When this returns, nothing of it listens any more.
+    ///
+    /// A runtime may be waited for only from outside of every runtime, hence the thread.
     pub(super) fn kill(&mut self, node: usize) {
         if let Some(runtime) = self.running[node].take() {
-            runtime.shutdown_background();
+            let end = std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(60)));
+            end.join().unwrap();
         }
     }
 
     pub(super) fn revive(&mut self, node: usize) {
-        let listener = TcpListener::bind(self.addresses[node]).unwrap();
+        let listener = bound(self.addresses[node]);
+        listener.listen(128).unwrap();
         listener.set_nonblocking(true).unwrap();
-        self.addresses[node] = listener.local_addr().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let app = routes(Node { memory: self.memory.clone(), number: node });
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener.into()).unwrap();
             axum::serve(listener, app).await
         });
         self.running[node] = Some(runtime);
