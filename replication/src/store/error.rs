@@ -101,6 +101,16 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// A transaction that SQLite took back by itself, for an error which it told somebody else: the disk's, as far as
+    /// one can know.
+    pub(super) fn lost_transaction() -> Self {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+        let told = "the transaction was lost while a job read".to_owned();
+        Self::Disk(Arc::new(rusqlite::Error::SqliteFailure(code, Some(told))))
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         if is_environment(&error) { Self::Disk(Arc::new(error)) } else { Self::Sql(Arc::new(error)) }

@@ -312,7 +312,15 @@ impl Writer {
     ) -> Result<(), StoreError> {
         while let Some(Queued { job, since, .. }) = late.next(jobs) {
             metrics::histogram!("mychat_store_queue_seconds").record(since.elapsed().as_secs_f64());
-            let Some((finish, rows)) = self.run_job(job)? else { continue };
+            let ran = self.run_job(job)?;
+            let lost = self.db()?.is_autocommit();
+            let Some((finish, rows)) = ran else { continue };
+            if lost {
+                // SQLite took the transaction back because the disk or the memory failed the job as it read. What is
+                // written from here on would be kept statement by statement.
+                group.finishes.push(finish);
+                return Err(StoreError::lost_transaction());
+            }
             let size: usize = rows.iter().map(NewRow::size).sum();
             let fits = group.changes.len() + rows.len() <= MAX_ROWS && group.bytes + size <= MAX_BYTES;
             if !fits && !group.changes.is_empty() {
