@@ -542,15 +542,49 @@ impl Inner {
             Some(reader) => reader,
             None => connection::open_reader(&self.path)?,
         };
+        let mut lent = Lent { reader: Some(reader) };
+        let result = lent.snapshot(f)?;
+        let reader = lent.reader.take();
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).extend(reader);
+        result
+    }
+}
+
+/// A connection that reads, as long as somebody has it. One that is not given back, since what it was lent for panicked or
+/// its snapshot could not be ended, is closed: in an open snapshot it would keep the write-ahead log from ever
+/// beginning anew.
+struct Lent {
+    reader: Option<Connection>,
+}
+
+impl Lent {
+    /// Runs `f` in one snapshot. The outer error says that the connection is not fit for another.
+    fn snapshot<T, E: From<StoreError> + From<rusqlite::Error>>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<Result<T, E>, E> {
+        let reader = self.reader.as_ref().ok_or(StoreError::Closed)?;
         // Statements that the connection keeps: to parse these anew would take longer than many a read does.
         reader.prepare_cached("BEGIN")?.raw_execute()?;
-        let result = f(&reader);
+        let result = f(reader);
         // After some errors SQLite has ended it by itself.
         if !reader.is_autocommit() {
             reader.prepare_cached("COMMIT")?.raw_execute()?;
         }
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
-        result
+        Ok(result)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            if !reader.is_autocommit()
+                && let Err(error) = reader.execute_batch("ROLLBACK")
+            {
+                tracing::debug!(%error, "a snapshot could not be ended");
+            }
+            connection::close(reader);
+        }
     }
 }
 

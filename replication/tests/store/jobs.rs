@@ -10,7 +10,7 @@ use std::{
 
 use mychat_replication::{
     log::Version,
-    store::{Store, StoreError},
+    store::{Batch, DiskFault, Store, StoreError},
 };
 
 use super::{dump, log_of, note, open};
@@ -41,6 +41,66 @@ async fn a_job_that_fails_writes_nothing_and_the_group_goes_on() {
     assert!(matches!(panicked, Err(StoreError::Job)));
     assert_eq!(fine, Version(1));
     assert_eq!(dump(&store).await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_group_had_written_is_refused_when_its_transaction_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    let (wait, begun, go_on) = held_up();
+    let row = |id: u8| {
+        move |batch: &mut Batch<'_>| {
+            batch.insert("note", vec![b"space".as_slice().into(), vec![id].into()], b"text".to_vec());
+            Ok::<_, StoreError>(())
+        }
+    };
+    // As SQLite does it when the disk fails a statement that reads.
+    let loses = |batch: &mut Batch<'_>| -> Result<(), StoreError> {
+        Ok(batch.connection().execute_batch("ROLLBACK")?)
+    };
+    let held_up = store.write(move |_| {
+        wait();
+        Ok::<_, StoreError>(())
+    });
+    let group = async {
+        begun.await.expect("the first job runs");
+        let group = async {
+            tokio::join!(store.write(row(1)), store.write(loses), store.write(row(2)), store.write(row(3)))
+        };
+        let go_on = async { go_on.send(()).expect("the writer waits") };
+        tokio::join!(group, go_on).0
+    };
+    let (held_up, (before, lost, after, later)) = tokio::join!(held_up, group);
+    for (name, result) in
+        [("held up", held_up.map(drop)), ("before", before.map(drop)), ("lost", lost.map(drop))]
+    {
+        let error = result.expect_err(name);
+        assert_eq!(error.disk_fault(), Some(DiskFault::Failing), "{name}: {error}");
+    }
+    // Those after it have another transaction.
+    after.and(later).expect("the disk takes writes");
+    assert_eq!(
+        log_of(&store, store.site(), 0).await.iter().map(|frame| frame.changes.len()).sum::<usize>(),
+        2
+    );
+    assert_eq!(note(&store, 1, "again").await, Version(store.vector().get(store.site()).0));
+}
+
+#[tokio::test]
+async fn a_read_that_panics_leaves_no_snapshot_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "a.db");
+    note(&store, 1, "first").await;
+    let read = store.read(|db| -> Result<(), StoreError> {
+        let notes: i64 = db.query_row("SELECT count(*) FROM note", [], |row| row.get(0))?;
+        panic!("a bug in a read, with {notes} notes in sight");
+    });
+    assert!(matches!(read.await, Err(StoreError::Job)));
+    note(&store, 2, "second").await;
+    let other = rusqlite::Connection::open(folder.path().join("a.db")).expect("another connection");
+    let busy: i64 =
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("a checkpoint");
+    assert_eq!(busy, 0, "the log can begin anew");
 }
 
 #[tokio::test(start_paused = true)]

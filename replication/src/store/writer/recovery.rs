@@ -14,6 +14,7 @@ impl Writer {
     /// counting one whose commit failed.
     pub(super) fn recover(&mut self, error: &StoreError) {
         self.health.failed(error);
+        self.durability.failed(error);
         self.roll_back();
         if let Err(error) = self.reopen() {
             tracing::error!(%error, "the database can't be opened again after a failure; it is tried with the next write");
