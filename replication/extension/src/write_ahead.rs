@@ -38,6 +38,8 @@ struct Kept {
     bytes: Vec<u8>,
     /// Up to where the log is written, what is kept included.
     end: i64,
+    /// See [`Kept::lose`].
+    is_lost: bool,
     /// A header was kept, its page comes next.
     frame: Option<Frame>,
 }
@@ -59,10 +61,15 @@ enum Next {
     WriteKept,
     /// It is of another kind: what is kept has to be written now, and then this.
     Both,
+    /// A part of the transaction is lost.
+    Refuse,
 }
 
 impl Kept {
     fn add(&mut self, data: &[u8], at: i64) -> Next {
+        if self.is_lost {
+            return Next::Refuse;
+        }
         let follows = at == self.end;
         self.end = at.saturating_add(data.len() as i64);
         let frame = self.frame.take();
@@ -87,6 +94,20 @@ impl Kept {
     fn forget(&mut self) {
         self.frame = None;
         self.bytes.clear();
+    }
+
+    /// What is kept could not be written, and SQLite, which believed it to be in the log, was told so. It takes the
+    /// transaction back; but should it hear of it as it reads, for a statement that it can take back alone, it might go on.
+    /// No later frame may follow then, least of all one that ends the transaction.
+    fn lose(&mut self) {
+        self.forget();
+        self.is_lost = true;
+    }
+
+    /// The transaction has ended, one way or the other.
+    fn end(&mut self) {
+        self.forget();
+        self.is_lost = false;
     }
 
     fn keep(&mut self, data: &[u8], at: i64) {
@@ -240,9 +261,12 @@ unsafe fn write_kept(file: *mut sqlite3_file) -> c_int {
         Ok(length) => own!(file.xWrite(bytes.as_ptr().cast(), length, at)),
         Err(_) => SQLITE_IOERR,
     };
-    // What could not be written is not kept for later: SQLite takes the transaction back.
     kept.bytes = bytes;
-    kept.forget();
+    if written == SQLITE_OK {
+        kept.forget();
+    } else {
+        kept.lose();
+    }
     written
 }
 
@@ -257,6 +281,7 @@ unsafe extern "C" fn write_log(
     let (bytes, kept) = unsafe { (std::slice::from_raw_parts(data.cast::<u8>(), bytes), kept(file)) };
     match kept.map_or(Next::Both, |kept| kept.add(bytes, at)) {
         Next::Nothing => SQLITE_OK,
+        Next::Refuse => SQLITE_IOERR,
         // SAFETY: as above.
         Next::WriteKept => unsafe { write_kept(file) },
         // SAFETY: as above.
@@ -330,7 +355,7 @@ unsafe extern "C" fn lock_shared(file: *mut sqlite3_file, first: c_int, count: c
         // SAFETY: a database's function. Its log is open for as long as it is known here.
         let kept = unsafe { (*file.cast::<File>()).other.and_then(|log| kept(log.as_ptr().cast())) };
         if let Some(kept) = kept {
-            kept.forget();
+            kept.end();
         }
     }
     own!(file.xShmLock(first, count, flags))

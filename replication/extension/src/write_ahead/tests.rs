@@ -60,6 +60,22 @@ fn large_transactions_leave_in_pieces() {
     }
 }
 
+#[test]
+fn after_a_part_was_lost_nothing_follows_until_the_transaction_has_ended() {
+    let page = vec![1; 512];
+    let mut kept = Kept::default();
+    let _ = kept.add(&[0; 32], 0);
+    assert_eq!(kept.add(&header(0), 32), Next::Nothing);
+    assert_eq!(kept.add(&page, 56), Next::Nothing);
+    kept.lose();
+    assert!(kept.bytes.is_empty());
+    assert_eq!(kept.add(&header(4), 568), Next::Refuse);
+    assert_eq!(kept.add(&page, 592), Next::Refuse);
+    kept.end();
+    assert_eq!(kept.add(&header(4), 32), Next::Both, "the next transaction");
+    assert_eq!(kept.add(&header(4), 56), Next::Nothing);
+}
+
 fn open(folder: &Folder, settings: &str) -> Connection {
     let db = Connection::open(folder.path().join("some.db")).expect("a database");
     db.execute_batch("PRAGMA journal_mode = WAL").expect("a log");
