@@ -80,7 +80,7 @@ impl Desk {
         let subscription = Subscription { account, session, only: None, cursor: start.clone() };
         let (answer, mut opened) = oneshot::channel();
         self.task.open(vec![Open { subscription, answer }]).now_or_never()?;
-        let opened: Opened = opened.try_recv().ok()?;
+        let opened: Opened = opened.try_recv().ok()?.ok()?;
         let backlog = Backlog::new(
             Arc::clone(&self.recent),
             self.cursors.clone(),

@@ -1,7 +1,7 @@
 //! The hub: one task that turns commits into what streams hear, in the order of the commits.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -27,9 +27,10 @@ use super::{
     steps::{self, FrameSteps},
 };
 use crate::{
+    accounts,
     app::Condition,
-    http::Problem,
-    ids::{AccountId, SpaceId},
+    http::{Problem, admit},
+    ids::{AccountId, SessionId, SpaceId},
     spaces,
 };
 
@@ -75,7 +76,7 @@ impl Drop for Inner {
 
 pub(super) struct Open {
     pub(super) subscription: Subscription,
-    pub(super) answer: oneshot::Sender<Opened>,
+    pub(super) answer: oneshot::Sender<Result<Opened, Problem>>,
 }
 
 impl Hub {
@@ -106,13 +107,13 @@ impl Hub {
     /// Registers a stream.
     ///
     /// # Errors
-    /// 503 when too many are being registered, or the hub has stopped.
+    /// 401 when the session has ended since the call began; 503 when too many are being registered, or the hub has stopped.
     pub async fn open(&self, subscription: Subscription) -> Result<Opened, Problem> {
         let (answer, opened) = oneshot::channel();
         let busy = || Problem::unavailable("too many streams are being opened");
         let open = self.inner.opening.send(Open { subscription, answer });
         timeout(OPENING_PATIENCE, open).await.map_err(|_| busy())?.map_err(|_| busy())?;
-        opened.await.map_err(|_| busy())
+        opened.await.map_err(|_| busy())?
     }
 
     /// Reads and writes the cursors of this node's clients.
@@ -383,10 +384,11 @@ impl Task {
                 };
                 match self.store.read(read).await {
                     Ok(frames) => {
-                        let mut state = lock(&self.state);
-                        for frame in frames {
-                            state.tell(frame);
+                        {
+                            let mut state = lock(&self.state);
+                            frames.into_iter().for_each(|frame| state.tell(frame));
                         }
+                        self.room().await;
                     }
                     Err(StoreError::Closed) => return,
                     Err(error) => {
@@ -402,18 +404,23 @@ impl Task {
         }
     }
 
+    /// Registers streams. A session may have ended between its call's beginning and here, when the hub had no stream of it
+    /// to end; what ends from here on is told to the streams after this.
     pub(super) async fn open(&self, batch: Vec<Open>) {
-        let accounts: BTreeSet<AccountId> = batch.iter().map(|open| open.subscription.account).collect();
+        let readers: HashSet<(AccountId, SessionId)> =
+            batch.iter().map(|open| (open.subscription.account, open.subscription.session)).collect();
         let read = move |db: &rusqlite::Connection| {
-            let mut found = std::collections::HashMap::new();
-            for account in accounts {
-                let spaces: BTreeSet<SpaceId> = spaces::spaces_of(db, account)?.into_iter().collect();
-                found.insert(account, spaces);
+            let (mut standings, mut spaces) = (HashMap::new(), HashMap::new());
+            for (account, session) in readers {
+                standings.insert(session, accounts::standing(db, account, session)?);
+                if let Entry::Vacant(vacant) = spaces.entry(account) {
+                    vacant.insert(spaces::spaces_of(db, account)?.into_iter().collect::<BTreeSet<_>>());
+                }
             }
-            Ok::<_, StoreError>(found)
+            Ok::<_, StoreError>((standings, spaces))
         };
-        let spaces = match self.store.read(read).await {
-            Ok(spaces) => spaces,
+        let (standings, spaces) = match self.store.read(read).await {
+            Ok(read) => read,
             Err(error) => {
                 // The callers see that nobody answers.
                 tracing::error!(%error, "memberships can't be read: streams can't be opened");
@@ -422,6 +429,11 @@ impl Task {
         };
         let mut state = lock(&self.state);
         for Open { subscription, answer } in batch {
+            if let Err(problem) = admit(standings.get(&subscription.session).copied().flatten()) {
+                // Nobody may wait for it any more.
+                let _ = answer.send(Err(problem));
+                continue;
+            }
             let spaces = spaces.get(&subscription.account).cloned().unwrap_or_default();
             let position = state.position().clone();
             let (id, queue) = state.add(subscription, spaces);
@@ -429,7 +441,7 @@ impl Task {
                 Opened::new(id, queue, position, Arc::clone(&self.state), Arc::clone(&self.condition));
             self.condition.set_open_streams(state.open());
             // Dropping what nobody waits for any more takes the lock itself.
-            if let Err(unwanted) = answer.send(opened) {
+            if let Err(unwanted) = answer.send(Ok(opened)) {
                 drop(state);
                 drop(unwanted);
                 state = lock(&self.state);
@@ -478,31 +490,4 @@ fn follow<'a>(position: &VersionVector, mut frames: impl Iterator<Item = &'a Arc
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn i5_commits_that_are_missed_while_others_are_gathered_are_noticed() {
-        let (sender, mut commits) = broadcast::channel(2);
-        let commit = || {
-            Arc::new(Commit {
-                frames: Vec::new(),
-                notes: BTreeMap::new(),
-                vector: Arc::default(),
-                local: true,
-            })
-        };
-        sender.send(commit()).expect("a receiver");
-        let first = commits.recv().await.expect("a commit");
-        for _ in 0..5 {
-            sender.send(commit()).expect("a receiver");
-        }
-        let (batch, missed) = gather(first, &mut commits);
-        assert_eq!((batch.len(), missed), (1, 3));
-        let next = commits.try_recv().expect("what is kept comes after that");
-        let (batch, missed) = gather(next, &mut commits);
-        assert_eq!((batch.len(), missed), (2, 0));
-    }
-}
+mod tests;

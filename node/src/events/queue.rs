@@ -50,6 +50,8 @@ struct State {
     items: VecDeque<Arc<Item>>,
     bytes: usize,
     ended: bool,
+    /// The last event of a reader who may hear nothing more.
+    revoked: Option<Arc<Item>>,
     nudged: bool,
     reader: Option<Waker>,
 }
@@ -96,6 +98,24 @@ impl Queue {
     /// Ends the stream after what is queued.
     pub fn end(&self) {
         end(&mut self.lock());
+    }
+
+    /// Ends the stream, since its reader may hear nothing more, with this event after what is queued.
+    pub fn revoke(&self, last: &Arc<Item>) {
+        self.push(last);
+        let mut state = self.lock();
+        state.revoked = Some(Arc::clone(last));
+        end(&mut state);
+    }
+
+    /// The last event of a reader who may hear nothing more, and is told it now: what is queued is dropped. For one who has
+    /// not been told yet what came before that.
+    pub fn revoked(&self) -> Option<Arc<Item>> {
+        let mut state = self.lock();
+        let last = state.revoked.take()?;
+        state.items.clear();
+        state.bytes = 0;
+        Some(last)
     }
 
     /// Wakes the reader, which gets what waits, be it nothing.

@@ -362,8 +362,7 @@ impl State {
             if let Some(stream) = self.streams.get(id)
                 && stream.reader.session == session
             {
-                stream.queue.push(&last);
-                stream.queue.end();
+                stream.queue.revoke(&last);
             }
         }
         self.reactors.tell(&Tell::Ended { account, session, last: last.wire.clone() });

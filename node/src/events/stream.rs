@@ -62,6 +62,12 @@ impl Stream {
 
     /// A piece of the backlog; empty when there is none left.
     pub async fn missed(&mut self) -> Option<VecDeque<Arc<Item>>> {
+        if self.backlog.is_some()
+            && let Some(last) = self.opened.queue.revoked()
+        {
+            self.backlog = None;
+            return Some(VecDeque::from([last]));
+        }
         let mut items = VecDeque::new();
         let mut bytes = 0;
         // What it follows now, not when it was opened (I6).

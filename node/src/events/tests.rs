@@ -12,7 +12,7 @@ use mychat_replication::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::{Value, json};
 
-use super::{Cursor, Retired};
+use super::{Cursor, Retired, state::Subscription};
 use crate::testing::{Person, TestNode};
 
 /// How long a test waits for an event that has to come.
@@ -299,6 +299,51 @@ async fn i6_the_end_of_a_session_ends_its_streams_and_no_others() {
     assert_eq!(ended.next().await, None);
     let room = space(&there, &second).await;
     assert_eq!(stays.until("space.created").await.data["id"], room.as_str());
+}
+
+#[tokio::test]
+async fn i6_a_session_that_ends_while_its_stream_is_opened_has_none() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let caller = node.app.keys.verify_access(&ada.token).expect("a good token");
+    let subscription = Subscription {
+        account: caller.account,
+        session: caller.session,
+        only: None,
+        cursor: node.app.events.cursors().now(),
+    };
+    drop(node.app.events.open(subscription.clone()).await.expect("a stream"));
+    // As if the call had been checked before this.
+    node.call(Method::DELETE, "/v1/sessions/current", Some(&ada.token), None).await.expect(204);
+    let refused = node.app.events.open(subscription).await.map(drop).expect_err("no stream");
+    assert_eq!(refused.status, 401);
+    assert_eq!(node.app.events.open_streams(), 0);
+}
+
+#[tokio::test]
+async fn i6_the_end_of_a_session_ends_what_it_has_missed() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let room = space(&node, &ada).await;
+    let before = node.app.events.cursors().write(&node.app.events.cursors().now());
+    // More than leaves in one piece.
+    say_at_once(&node, &ada, &room, &vec!["x".repeat(4000); 50]).await;
+    let mut live = Reader::open(&node, &ada, None).await;
+    let mut behind = Reader::open(&node, &ada, Some(&before)).await;
+    assert_eq!(behind.next().await.expect("what it has missed").kind, "message.created");
+    node.call(Method::DELETE, "/v1/sessions/current", Some(&ada.token), None).await.expect(204);
+    while let Some(heard) = live.next().await {
+        assert_eq!(heard.kind, "goodbye");
+    }
+    let mut after = 0;
+    let last = loop {
+        match behind.next().await.expect("a goodbye") {
+            heard if heard.kind == "message.created" => after += 1,
+            heard => break heard,
+        }
+    };
+    assert_eq!((last.kind.as_str(), behind.next().await), ("goodbye", None));
+    assert!(after < 40, "{after} of the messages came after the end");
 }
 
 #[tokio::test]

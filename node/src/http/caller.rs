@@ -86,11 +86,18 @@ pub async fn check(app: &App, caller: Caller) -> Result<(), Problem> {
     }
     let epoch = app.standings.epoch();
     let standing = app.await_rows(move |db| accounts::standing(db, account, session)).await?;
+    admit(standing)?;
+    app.standings.remember(account, session, epoch);
+    Ok(())
+}
+
+/// Whether a session of this standing may call.
+///
+/// # Errors
+/// As [`check`].
+pub fn admit(standing: Option<Standing>) -> Result<(), Problem> {
     match standing {
-        Some(Standing::Good) => {
-            app.standings.remember(account, session, epoch);
-            Ok(())
-        }
+        Some(Standing::Good) => Ok(()),
         Some(Standing::Ended) => Err(Problem::unauthorized("the session has ended: sign in again")),
         Some(Standing::Inactive) => Err(Problem::unauthorized("the account is not active")),
         None => Err(Problem::unavailable("this node has not heard of the account yet")),

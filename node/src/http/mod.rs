@@ -29,7 +29,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware};
 use serde::Serialize;
 
 pub use body::{Body, Path, Query};
-pub use caller::{Caller, bearer, check};
+pub use caller::{Caller, admit, bearer, check};
 pub use page::{DEFAULT_LIMIT, Items, MAX_LIMIT, Page, invalid_cursor};
 pub use problem::Problem;
 pub use write::{Outcome, Reply, Write};

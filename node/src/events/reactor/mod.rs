@@ -225,6 +225,18 @@ impl Reactors {
     }
 }
 
+#[cfg(test)]
+impl Reactors {
+    /// A single one, and its thread, which does not run yet.
+    pub fn held_up() -> (Self, impl FnOnce()) {
+        let reactors = Self::new(Arc::new(|_| {}));
+        let (room, delivered) = (Arc::clone(&reactors.room), Arc::clone(&reactors.delivered));
+        let (shard, inbox) = Shard::new("test".into(), room, Arc::new(|_| {}), delivered).expect("a reactor");
+        assert!(reactors.running.set(vec![Reactor { inbox, streams: Arc::default() }]).is_ok());
+        (reactors, || shard.run())
+    }
+}
+
 impl Drop for Reactors {
     fn drop(&mut self) {
         self.each(|| Command::Stop);
