@@ -429,7 +429,9 @@ impl Task {
         };
         let mut state = lock(&self.state);
         for Open { subscription, answer } in batch {
-            if let Err(problem) = admit(standings.get(&subscription.session).copied().flatten()) {
+            // The call was checked: an account that is not here was, before another database took this one's place.
+            let standing = standings.get(&subscription.session).copied().flatten();
+            if let Some(Err(problem)) = standing.map(|standing| admit(Some(standing))) {
                 // Nobody may wait for it any more.
                 let _ = answer.send(Err(problem));
                 continue;
