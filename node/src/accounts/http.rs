@@ -43,7 +43,10 @@ pub fn routes() -> Router<App> {
 
 /// The OpenAPI document of these routes.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(sign_up, find, me, change, close, by_id, export, get_preferences, put_preferences))]
+#[openapi(
+    paths(sign_up, find, me, change, close, by_id, export, get_preferences, put_preferences),
+    components(schemas(Mode))
+)]
 pub struct Docs;
 
 /// What it takes to sign up.

@@ -20,7 +20,7 @@ use super::{
     backlog::{Backlog, is_too_far_behind},
     goodbye::{goodbye, retry, retry_line},
     handover::{CanTakeOver, Handover, joined},
-    poll::poll,
+    poll::{Polled, poll},
     state::Subscription,
     stream::Stream,
 };
@@ -65,7 +65,8 @@ enum Manners {
     params(("spaces" = Option<String>, Query, description = "ids, separated by commas: only these spaces"),
         ("cursor" = Option<String>, Query, description = "where to go on; Last-Event-ID counts more"),
         ("poll" = Option<u64>, Query, description = "long poll, for that many seconds")),
-    responses((status = 200, description = "events", content_type = "text/event-stream")))]
+    responses((status = 200, description = "events",
+        content((String = "text/event-stream"), (Polled = "application/json")))))]
 async fn events(State(app): State<App>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let wish = Query::<Wish>::from_request_parts(&mut parts, &app).await;

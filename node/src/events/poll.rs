@@ -9,17 +9,19 @@ use serde_json::value::RawValue;
 use super::{Item, stream::Stream};
 
 /// What a poll gives.
-#[derive(Serialize)]
-struct Polled {
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Polled {
     events: Vec<Polled1>,
     cursor: String,
 }
 
 /// An event in it.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = PolledEvent)]
 struct Polled1 {
     id: Option<String>,
     event: &'static str,
+    #[schema(value_type = Object)]
     data: Box<RawValue>,
 }
 

@@ -76,12 +76,31 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             serde_json::error::Category::Data if message.starts_with("missing field") => {
                 return Problem::invalid_body(message);
             }
-            serde_json::error::Category::Data => "a field has a wrong type",
+            serde_json::error::Category::Data => match place::<T>(text) {
+                Some(field) => {
+                    return Problem::invalid_body(format!("{field}: a value of another kind is expected"));
+                }
+                None => "a field has a wrong type",
+            },
             serde_json::error::Category::Eof => "the JSON ends early",
             _ => "not well-formed JSON",
         };
         Problem::invalid_body(format!("{what} (line {}, column {})", error.line(), error.column()))
     })
+}
+
+/// Where in a JSON text the value is that `T` can't have, as far as `T` gives the names of what is on the way.
+fn place<T: DeserializeOwned>(text: &str) -> Option<String> {
+    let error =
+        serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text)).err()?;
+    let place = error.path().to_string();
+    is_name(&place).then_some(place)
+}
+
+/// Whether this looks like a field's name, or several with dots: what it is not may be somebody's text.
+fn is_name(text: &str) -> bool {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "_.[]".contains(letter);
+    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.len() < 64 && text.chars().all(is_part)
 }
 
 /// `application/json` or a `+json` type, with any parameters.
@@ -108,7 +127,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         axum::extract::Query::<T>::try_from_uri(&parts.uri)
             .map(|query| Self(query.0))
-            .map_err(|_| Problem::invalid_query("a parameter of the URL is missing or malformed"))
+            .map_err(|refused| Problem::invalid_query(wrong_parameter(&refused.body_text())))
+    }
+}
+
+/// Names the parameter that the extractor's words are about, and does not repeat its value.
+fn wrong_parameter(told: &str) -> String {
+    let (_, about) = told.split_once(": ").unwrap_or_default();
+    if about.starts_with("missing field") {
+        return about.replacen("missing field", "missing parameter", 1);
+    }
+    match about.split_once(": ") {
+        Some((name, _)) if is_name(name) => format!("{name}: no value that this parameter can have"),
+        _ => "a parameter of the URL is missing or malformed".to_owned(),
     }
 }
 
@@ -146,6 +177,29 @@ mod tests {
         assert_eq!(parse::<Login>(b"").expect_err("nothing").code, "invalid_body");
         assert!(parse::<Login>(br#"{"password": 1, "more": []}"#).is_ok());
         assert_eq!(parse::<Login>(b" [1]").expect_err("a list").code, "invalid_body");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let detail = |body: &[u8]| parse::<Login>(body).expect_err("refused").detail;
+        assert_eq!(detail(br#"{"password": "x"}"#), "password: a value of another kind is expected");
+        assert_eq!(detail(b"{}"), "missing field `password` at line 1 column 2");
+        assert_eq!(detail(b"null"), "a field has a wrong type (line 1, column 4)");
+        let query = |uri: &str| {
+            let parts = Request::builder()
+                .uri(uri)
+                .body(axum::body::Body::empty())
+                .expect("a request")
+                .into_parts()
+                .0;
+            axum::extract::Query::<Login>::try_from_uri(&parts.uri)
+                .map_err(|refused| wrong_parameter(&refused.body_text()))
+        };
+        assert_eq!(
+            query("/?password=x").expect_err("refused"),
+            "password: no value that this parameter can have"
+        );
+        assert_eq!(query("/").expect_err("refused"), "missing parameter `password`");
     }
 
     #[test]

@@ -18,8 +18,9 @@ use axum::{
     response::Response,
 };
 
-/// The most that is read and dropped, in bytes. Whoever sends more than that loses the connection.
-const MAX_REST: usize = 16 << 20;
+/// The most that is read and dropped, in bytes. Whoever sends more than that loses the connection. Many clients look for an
+/// answer only when all is sent.
+const MAX_REST: usize = 128 << 20;
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 

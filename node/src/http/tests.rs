@@ -352,6 +352,15 @@ async fn the_document_describes_every_route() {
         assert!(known, "{method} {path}");
     }
     assert!(document["components"]["schemas"]["Account"].is_object());
+    let mut left = vec![&document];
+    while let Some(value) = left.pop() {
+        if let Some(reference) = value.get("$ref").and_then(|reference| reference.as_str()) {
+            let at = reference.strip_prefix('#').expect("a reference within the document");
+            assert!(document.pointer(at).is_some(), "nothing is at {reference}");
+        }
+        left.extend(value.as_object().into_iter().flat_map(|fields| fields.values()));
+        left.extend(value.as_array().into_iter().flatten());
+    }
 }
 
 #[tokio::test]

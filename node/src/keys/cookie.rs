@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The cookie's name.
-const NAME: &str = "mychat_session";
+pub const NAME: &str = "mychat_session";
 /// How long a browser keeps it: 30 days.
 const MAX_AGE_SECONDS: u32 = 30 * 24 * 3600;
 const FORMAT: u8 = 1;

@@ -37,7 +37,7 @@ pub fn routes() -> Router<App> {
 
 /// The OpenAPI document of these routes.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(send, list, show, edit, delete, delete_range, react, unreact))]
+#[openapi(paths(send, list, show, edit, delete, delete_range, react, unreact), components(schemas(Order)))]
 pub struct Docs;
 
 /// A new message.
