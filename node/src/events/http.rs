@@ -84,7 +84,9 @@ async fn events(State(app): State<App>, request: Request) -> Response {
         }
         (Err(problem), Manners::Goodbye) => {
             let alternatives = alternatives(&app, &problem);
-            let last = goodbye(problem.code, &alternatives);
+            let unavailable = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+            let drains = unavailable && app.condition.is_draining();
+            let last = goodbye(if drains { "draining" } else { problem.code }, &alternatives);
             let retry = retry_line(retry(app.condition.open_streams()));
             sse(Body::from([retry.as_bytes(), &last.wire].concat()))
         }

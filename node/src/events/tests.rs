@@ -509,6 +509,9 @@ async fn what_goes_wrong_is_said_the_way_the_client_can_hear_it() {
     // Going out of service.
     node.app.condition.drain();
     node.get("/v1/events", &ada.token).await.is_problem(503, "unavailable");
+    let response = node.stream("/v1/events", &ada.token, &[stream]).await;
+    let mut refused = Reader { body: response.into_body().into_data_stream(), text: String::new() };
+    assert_eq!(refused.next().await.expect("an event").data["reason"], "draining");
     node.app.events.end_all("draining", &["http://127.0.0.1:1".into()]);
     let goodbye = reader.next().await.expect("an event");
     assert_eq!(
