@@ -29,6 +29,9 @@ pub struct Limits {
     pub streams: usize,
     /// Connections open at the same time, those of streams included.
     pub connections: usize,
+    /// How long a connection may be without a call: before the first, and between two of them, while the head of one is
+    /// sent included.
+    pub idle: Duration,
     /// How long a call may take from its head to the head of its answer; streams go on after that.
     pub call: Duration,
     /// How long a stop waits for calls that are under way.
@@ -40,6 +43,7 @@ impl Default for Limits {
         Self {
             streams: 10_000,
             connections: 12_000,
+            idle: Duration::from_secs(75),
             call: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }

@@ -1,9 +1,12 @@
 //! [`Node`]: a running node. Opens the database, joins the other nodes, serves HTTP, and goes out of service cleanly.
 
+mod calls;
 mod takeover;
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -11,10 +14,7 @@ use std::{
 use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use mychat_replication::{
     cluster::ClusterKey,
@@ -29,6 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use self::calls::Calls;
 use crate::{
     app::App,
     cluster::{Cluster, Joining},
@@ -39,8 +40,8 @@ use crate::{
 
 /// The database's file in the data folder.
 const DATABASE: &str = "mychat.db";
-/// How long a connection may take to send the head of a call, idle time before it included.
-const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// How long a connection that gets no more calls may take to read the answers to those that it has made.
+const LAST_ANSWERS: Duration = Duration::from_secs(300);
 /// How long (on Linux) a client may leave what was sent to it unacknowledged: one that has vanished without a word is found by the
 /// pings of its stream, at the latest this long after one.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
@@ -201,14 +202,14 @@ async fn serve(listener: TcpListener, router: Router, app: App, stop: Cancellati
     let limits = app.config.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
     let opening = Arc::new(Semaphore::new(takeover::OPENING));
-    let graceful = GracefulShutdown::new();
-    let (server, kill) = (Arc::new(server()), CancellationToken::new());
+    let (server, kill) = (Arc::new(server(limits.idle)), CancellationToken::new());
     while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
         let (router, server, opening) = (router.clone(), Arc::clone(&server), Arc::clone(&opening));
-        let (watcher, stop, kill) = (graceful.watcher(), stop.clone(), kill.clone());
+        let (idle, stop, kill) = (limits.idle, stop.clone(), kill.clone());
         tokio::spawn(async move {
+            let calls = Calls::none();
             let first = tokio::select! {
-                first = takeover::first_call(stream, peer, place, &router, &opening, &stop) => first,
+                first = takeover::first_call(stream, peer, place, &router, &opening, ending(&calls, idle, &stop)) => first,
                 () = kill.cancelled() => return,
             };
             match first {
@@ -216,8 +217,9 @@ async fn serve(listener: TcpListener, router: Router, app: App, stop: Cancellati
                 Ok(Some((stream, place))) => {
                     tokio::spawn(async move {
                         let _place = place;
+                        let last = ending(&calls, idle, &stop);
                         tokio::select! {
-                            () = calls(&server, router, stream, peer, watcher) => {}
+                            () = answer(&server, router, stream, peer, &calls, last) => {}
                             () = kill.cancelled() => {}
                         }
                     });
@@ -229,31 +231,45 @@ async fn serve(listener: TcpListener, router: Router, app: App, stop: Cancellati
     }
     drop(listener);
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-    let quiet = async {
-        graceful.shutdown().await;
-        let _ = places.acquire_many(all).await;
-    };
-    if tokio::time::timeout(limits.drain, quiet).await.is_err() {
+    if tokio::time::timeout(limits.drain, places.acquire_many(all)).await.is_err() {
         tracing::warn!("some calls did not end in time and are cut off");
     }
     kill.cancel();
     app.events.cut();
 }
 
-/// Answers the calls of a connection, one after the other or many at once.
-async fn calls(
+/// Waits until a connection should get no more calls.
+async fn ending(calls: &Calls, idle: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = calls.none_for(idle) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Answers the calls of a connection, one after the other or many at once, those that come before `last` is there.
+async fn answer(
     server: &auto::Builder<TokioExecutor>,
     router: Router,
     stream: TcpStream,
     peer: SocketAddr,
-    watcher: Watcher,
+    calls: &Calls,
+    last: impl Future<Output = ()>,
 ) {
-    let service = hyper::service::service_fn(move |mut call: hyper::Request<hyper::body::Incoming>| {
-        call.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(call)
+    let counted = calls.clone();
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let (call, answered) = (counted.begin(), router.clone().call(request));
+        async move { Ok::<_, Infallible>(answered.await?.map(|body| call.until_taken(body))) }
     });
-    let connection = server.serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = last => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWERS, connection).await.unwrap_or_else(|late| Err(late.into()))
+        }
+    };
+    if let Err(error) = ended {
         // Clients go away and send what is no HTTP: nothing to do about either.
         tracing::debug!(%peer, %error, "a connection broke");
     }
@@ -298,9 +314,9 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
 }
 
 /// HTTP/1.1 and HTTP/2 on one port, with bounds on what a client can make it hold.
-fn server() -> auto::Builder<TokioExecutor> {
+fn server(idle: Duration) -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(MAX_HEAD);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(MAX_HEAD);
     server
         .http2()
         .timer(TokioTimer::new())

@@ -2,23 +2,27 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mychat_node::{Listen, Node, NodeConfig};
+use mychat_node::{Limits, Listen, Node, NodeConfig};
 use mychat_replication::cluster::ClusterKey;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 /// No wait in a test lasts longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn start(call: Duration) -> (Node, tempfile::TempDir) {
+    start_with(|limits| limits.call = call).await
+}
+
+async fn start_with(limit: impl FnOnce(&mut Limits)) -> (Node, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let http = Listen::Address(([127, 0, 0, 1], 0).into());
     let data = folder.path().to_owned();
     let mut config = NodeConfig::new("fra", http, "http://127.0.0.1:1", data, ClusterKey::generate());
-    config.limits.call = call;
+    limit(&mut config.limits);
     (Node::start(config).await.expect("a node"), folder)
 }
 
@@ -72,6 +76,50 @@ async fn a_body_that_does_not_come_ends_the_call() {
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     let answer = read_all(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""), "{answer}");
+    node.shutdown().await;
+}
+
+/// What every connection of HTTP/2 begins with, and an empty frame of settings.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The type of HTTP/2's ping.
+const PING: u8 = 6;
+/// The type of its frame that says that the connection takes no more calls.
+const GOAWAY: u8 = 7;
+/// The flag of a ping that answers one.
+const ACK: u8 = 1;
+
+#[tokio::test]
+async fn a_connection_without_a_call_is_closed_however_far_it_has_come() {
+    let (node, _folder) = start_with(|limits| limits.idle = Duration::from_millis(100)).await;
+    let call = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    let beginnings: [&[u8]; 7] =
+        [b"", b"P", b"PRI * HTTP", &HTTP2[..23], b"G", b"GET /v1/events HTTP/1.1\r\nHost:", call];
+    for beginning in beginnings {
+        let mut stream = connect(node.http_addr()).await;
+        stream.write_all(beginning).await.expect("it is taken");
+        read_all(&mut stream).await;
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_that_only_shows_that_it_lives_is_sent_away() {
+    let (node, _folder) = start_with(|limits| limits.idle = Duration::from_millis(100)).await;
+    let mut stream = connect(node.http_addr()).await;
+    stream.write_all(HTTP2).await.expect("it is taken");
+    let end = Instant::now() + DEADLINE;
+    let mut sent_away = false;
+    let mut head = [0; 9];
+    while timeout_at(end, stream.read_exact(&mut head)).await.expect("an end in time").is_ok() {
+        let mut body = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut body).await.expect("all of a frame");
+        sent_away |= head[3] == GOAWAY;
+        if head[3] == PING && head[4] & ACK == 0 {
+            head[4] |= ACK;
+            stream.write_all(&[&head[..], &body].concat()).await.expect("it is taken");
+        }
+    }
+    assert!(sent_away);
     node.shutdown().await;
 }
 

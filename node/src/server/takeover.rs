@@ -18,10 +18,8 @@ use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
 };
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::HEAD_PATIENCE;
 use crate::events::handover::{CanTakeOver, Handover, joined};
 
 /// Calls for streams that are answered at a time. Thousands of clients that come together wait for their turn, and take
@@ -41,7 +39,7 @@ const MAX_ANSWER: usize = 1 << 20;
 type Given = (TcpStream, OwnedSemaphorePermit);
 
 /// Takes the connection over if its first call is for the event stream, and gives it back if it is not. `opening` are the
-/// turns for calls that are answered at a time.
+/// turns for calls that are answered at a time; the call has to begin before `last` is there.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -51,15 +49,14 @@ pub async fn first_call(
     place: OwnedSemaphorePermit,
     router: &Router,
     opening: &Semaphore,
-    stop: &CancellationToken,
+    last: impl Future<Output = ()>,
 ) -> io::Result<Option<Given>> {
     let mut beginning = [0; BEGINNING.len()];
-    // Cut off by hyper just the same: whoever says nothing is not waited for.
     let seen = tokio::select! {
-        seen = tokio::time::timeout(HEAD_PATIENCE, tcp.peek(&mut beginning)) => seen,
-        () = stop.cancelled() => return Ok(None),
+        seen = tcp.peek(&mut beginning) => seen?,
+        () = last => return Ok(None),
     };
-    if seen.map_err(|_| io::ErrorKind::TimedOut)?? < BEGINNING.len() || beginning != BEGINNING {
+    if seen < BEGINNING.len() || beginning != BEGINNING {
         return Ok(Some((tcp, place)));
     }
     let turn = opening.acquire().await.map_err(io::Error::other)?;
