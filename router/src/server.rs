@@ -10,14 +10,14 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-/// How long a client may take for the head of a request, and how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a client of HTTP/2 has to show that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Pause after a failed accept: these fail when descriptors run out, and trying at once would only burn the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,6 +25,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Limits {
     /// Connections at a time. Further ones wait in the kernel's queue, and are refused there when that is full.
     pub(crate) connections: usize,
+    /// How long a client may take for the head of a request, idle time before it included.
+    pub(crate) head: Duration,
     /// How long open requests may go on after the stop was asked for; then they are cut.
     pub(crate) grace: Duration,
 }
@@ -44,7 +46,11 @@ pub(crate) async fn run(
         tokio::select! {
             () = &mut shutdown => break,
             (slot, stream, peer) = accept(&listener, &slots) => {
-                connections.spawn(serve_connection(stream, peer, app.clone(), graceful.watcher(), slot));
+                let serving = serve_connection(stream, peer, app.clone(), graceful.watcher(), limits.head);
+                connections.spawn(async move {
+                    let _slot = slot;
+                    serving.await;
+                });
             }
             Some(_) = connections.join_next() => {}
         }
@@ -78,20 +84,34 @@ async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     app: Router,
-    watcher: hyper_util::server::graceful::Watcher,
-    _slot: Option<OwnedSemaphorePermit>,
+    watcher: Watcher,
+    head: Duration,
 ) {
     // Redirects are single small writes, and events must not wait to be merged.
     let _ = stream.set_nodelay(true);
+    let first = Arc::new(Notify::new());
+    let asked = Arc::clone(&first);
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        asked.notify_one();
         request.extensions_mut().insert(ConnectInfo(peer));
         app.clone().oneshot(request.map(Body::new))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%peer, %error, "a connection ended early");
+    // The server itself waits for ever for the bytes by which it tells the versions of HTTP apart.
+    let silent = async {
+        if tokio::time::timeout(head, first.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = watcher.watch(connection) => {
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a connection ended early");
+            }
+        }
+        () = silent => tracing::debug!(%peer, "a connection without a request is closed"),
     }
 }

@@ -387,3 +387,13 @@ fn modes_are_written_as_they_are_read() {
     }
     assert!("tunnel".parse::<Mode>().is_err());
 }
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_however_far_it_has_come() {
+    let router = Router::with(three(), |config| config.head = Duration::from_millis(100)).await;
+    for beginning in
+        ["", "P", "PRI * HTTP", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /livez HTTP/1.1\r\nHost:"]
+    {
+        router.raw(beginning).await;
+    }
+}
