@@ -120,6 +120,13 @@ struct Reactor {
     streams: Arc<AtomicUsize>,
 }
 
+impl Drop for Reactor {
+    /// Its thread would go on for ever: it holds the inbox too.
+    fn drop(&mut self) {
+        self.inbox.push(Command::Stop);
+    }
+}
+
 impl Reactor {
     fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
@@ -145,30 +152,28 @@ impl Reactors {
             return Ok(());
         }
         let count = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_REACTORS);
-        let mut reactors = Vec::new();
-        for number in 0..count {
-            let streams = Arc::<AtomicUsize>::default();
-            let (counted, departures) = (Arc::clone(&streams), Arc::clone(&self.departures));
-            let departures: Departures = Arc::new(move |gone: Vec<_>| {
-                counted.fetch_sub(gone.len(), Ordering::Relaxed);
-                departures(gone);
-            });
-            let (shard, inbox) = Shard::new(
-                number.to_string(),
-                Arc::clone(&self.room),
-                departures,
-                Arc::clone(&self.delivered),
-            )?;
-            thread::Builder::new().name(format!("streams-{number}")).spawn(move || shard.run())?;
-            reactors.push(Reactor { inbox, streams });
-        }
-        if let Err(surplus) = self.running.set(reactors) {
-            // Somebody else was faster.
-            for reactor in surplus {
-                reactor.inbox.push(Command::Stop);
-            }
-        }
+        self.start_each(count, |number| self.start_one(number))
+    }
+
+    /// Starts `count` of them, or none.
+    fn start_each(&self, count: usize, start: impl FnMut(usize) -> io::Result<Reactor>) -> io::Result<()> {
+        let reactors = (0..count).map(start).collect::<io::Result<_>>()?;
+        // If somebody else was faster, these are dropped, and end.
+        let _ = self.running.set(reactors);
         Ok(())
+    }
+
+    fn start_one(&self, number: usize) -> io::Result<Reactor> {
+        let streams = Arc::<AtomicUsize>::default();
+        let (counted, departures) = (Arc::clone(&streams), Arc::clone(&self.departures));
+        let departures: Departures = Arc::new(move |gone: Vec<_>| {
+            counted.fetch_sub(gone.len(), Ordering::Relaxed);
+            departures(gone);
+        });
+        let (room, delivered) = (Arc::clone(&self.room), Arc::clone(&self.delivered));
+        let (shard, inbox) = Shard::new(number.to_string(), room, departures, delivered)?;
+        thread::Builder::new().name(format!("streams-{number}")).spawn(move || shard.run())?;
+        Ok(Reactor { inbox, streams })
     }
 
     /// Gives a stream to a reactor that has few, with readers of the same spaces if possible; `false` when there is none
@@ -234,11 +239,5 @@ impl Reactors {
         let (shard, inbox) = Shard::new("test".into(), room, Arc::new(|_| {}), delivered).expect("a reactor");
         assert!(reactors.running.set(vec![Reactor { inbox, streams: Arc::default() }]).is_ok());
         (reactors, || shard.run())
-    }
-}
-
-impl Drop for Reactors {
-    fn drop(&mut self) {
-        self.each(|| Command::Stop);
     }
 }

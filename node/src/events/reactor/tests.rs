@@ -5,6 +5,8 @@ use std::{
     collections::BTreeSet,
     io::{self, Read, Write},
     rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{
+    Reactors,
     stream::Reader,
     streams::{Streams, Told},
 };
@@ -19,6 +22,9 @@ use crate::{
     events::QUEUE_BYTES,
     ids::{AccountId, SessionId, SpaceId},
 };
+
+/// No wait in a test lasts longer.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 fn account(number: u8) -> AccountId {
     AccountId(Uuid::from_u128(0x100 + u128::from(number)))
@@ -368,4 +374,26 @@ fn a_client_that_talks_without_end_is_cut_off() {
     let key = streams.add(Talker, reader, &spaces(1), &[], false);
     streams.read(key, &mut [0; 4096]);
     assert_eq!(streams.reap().len(), 1);
+}
+
+#[test]
+fn reactors_that_have_started_end_when_another_can_not() {
+    let reactors = Reactors::new(Arc::new(|_| {}));
+    let mut inboxes = Vec::new();
+    let started = reactors.start_each(3, |number| {
+        if number == 2 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let reactor = reactors.start_one(number)?;
+        inboxes.push(Arc::clone(&reactor.inbox));
+        Ok(reactor)
+    });
+    assert!(started.is_err() && reactors.all().is_empty());
+    let end = Instant::now() + DEADLINE;
+    while !inboxes.iter().all(|inbox| inbox.is_dead()) {
+        assert!(Instant::now() < end, "they run for ever");
+        std::thread::yield_now();
+    }
+    reactors.start().expect("descriptors and threads");
+    assert!(!reactors.all().is_empty());
 }
