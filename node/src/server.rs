@@ -35,6 +35,7 @@ use crate::{
     cluster::{Cluster, Joining},
     config::{Listen, NodeConfig},
     derive::{Derived, schema},
+    events::turns::Turns,
     http,
 };
 
@@ -201,15 +202,16 @@ fn lengthen(listener: TcpListener) -> std::io::Result<TcpListener> {
 async fn serve(listener: TcpListener, router: Router, app: App, stop: CancellationToken) {
     let limits = app.config.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
-    let opening = Arc::new(Semaphore::new(takeover::OPENING));
+    let turns = Turns::default();
     let (server, kill) = (Arc::new(server(limits.idle)), CancellationToken::new());
     while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
-        let (router, server, opening) = (router.clone(), Arc::clone(&server), Arc::clone(&opening));
+        let (router, server, turns) = (router.clone(), Arc::clone(&server), turns.clone());
         let (idle, stop, kill) = (limits.idle, stop.clone(), kill.clone());
         tokio::spawn(async move {
             let calls = Calls::none();
+            let last = ending(&calls, idle, &stop);
             let first = tokio::select! {
-                first = takeover::first_call(stream, peer, place, &router, &opening, ending(&calls, idle, &stop)) => first,
+                first = takeover::first_call(stream, peer, place, &router, &turns, last, &stop) => first,
                 () = kill.cancelled() => return,
             };
             match first {

@@ -23,6 +23,7 @@ use super::{
     poll::{Polled, poll},
     state::Subscription,
     stream::Stream,
+    turns::{NoTurn, away},
 };
 use crate::{
     app::{App, CATCH_UP},
@@ -73,6 +74,10 @@ async fn events(State(app): State<App>, request: Request) -> Response {
     let polls = wish.as_ref().is_ok_and(|wish| wish.0.poll.is_some());
     let manners = manners(&parts.headers, polls);
     let answer = async {
+        if let Some(NoTurn(problem)) = parts.extensions.get() {
+            metrics::counter!("mychat_events_refused_streams_total").increment(1);
+            return Err(problem.clone());
+        }
         let caller = Caller::from_request_parts(&mut parts, &app).await?;
         answer(&app, caller, wish?.0, &parts, manners).await
     };
@@ -131,7 +136,10 @@ async fn answer(
     // A stream begins after everything that has been answered with success so far: the hub may be a moment behind.
     let cursors = app.events.cursors();
     let given = match given {
-        Some(text) => Some(cursors.read_within(text, CATCH_UP).await),
+        Some(text) => Some(match cursors.read(text) {
+            Err(Unreadable::Unknown) => away(&call.extensions, cursors.read_within(text, CATCH_UP)).await?,
+            read => read,
+        }),
         None => None,
     };
     let (mut cursor, mut reset) = match given {

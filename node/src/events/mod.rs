@@ -29,6 +29,7 @@ mod recent;
 mod state;
 mod steps;
 mod stream;
+pub mod turns;
 
 #[cfg(test)]
 pub(crate) mod tests;

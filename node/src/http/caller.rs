@@ -2,13 +2,14 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{Extensions, HeaderMap, StatusCode, header, request::Parts},
 };
 
 use super::problem::Problem;
 use crate::{
     accounts::{self, Standing},
     app::App,
+    events::turns::away,
     ids::{AccountId, SessionId},
     keys::cookie,
 };
@@ -43,7 +44,7 @@ impl FromRequestParts<App> for Caller {
                 caller
             }
         };
-        check(app, caller).await?;
+        check(app, caller, &parts.extensions).await?;
         Ok(caller)
     }
 }
@@ -75,17 +76,22 @@ fn refuse_foreign_page(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
     Err(Problem::with(StatusCode::FORBIDDEN, "forbidden_origin", "calls from this page are not accepted"))
 }
 
-/// Whether the session still stands, waiting a moment for an account that this node has not heard of yet.
+/// Whether the session still stands, waiting a moment for an account that this node has not heard of yet, within the call
+/// with these extensions.
 ///
 /// # Errors
 /// 401 when the session has ended or the account is not active; 503 while this node does not know it.
-pub async fn check(app: &App, caller: Caller) -> Result<(), Problem> {
+pub async fn check(app: &App, caller: Caller, call: &Extensions) -> Result<(), Problem> {
     let Caller { account, session } = caller;
     if app.standings.is_good(account, session) {
         return Ok(());
     }
     let epoch = app.standings.epoch();
-    let standing = app.await_rows(move |db| accounts::standing(db, account, session)).await?;
+    let look = move |db: &rusqlite::Connection| accounts::standing(db, account, session);
+    let standing = match app.store.glance(move |db| Ok::<_, Problem>(look(db)?)).await? {
+        None => away(call, app.await_rows(look)).await??,
+        known => known,
+    };
     admit(standing)?;
     app.standings.remember(account, session, epoch);
     Ok(())

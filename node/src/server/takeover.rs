@@ -16,15 +16,19 @@ use axum::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    sync::OwnedSemaphorePermit,
 };
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::events::handover::{CanTakeOver, Handover, joined};
+use crate::{
+    events::{
+        handover::{CanTakeOver, Handover, joined},
+        turns::{NoTurn, Turn, Turns},
+    },
+    http::Problem,
+};
 
-/// Calls for streams that are answered at a time. Thousands of clients that come together wait for their turn, and take
-/// up no more memory meanwhile than their sockets and a small task.
-pub const OPENING: usize = 32;
 /// How such a call begins.
 const BEGINNING: &[u8] = b"GET /v1/events";
 /// A call with this waits for what its client has seen elsewhere.
@@ -38,8 +42,8 @@ const MAX_ANSWER: usize = 1 << 20;
 /// A connection that is given back.
 type Given = (TcpStream, OwnedSemaphorePermit);
 
-/// Takes the connection over if its first call is for the event stream, and gives it back if it is not. `opening` are the
-/// turns for calls that are answered at a time; the call has to begin before `last` is there.
+/// Takes the connection over if its first call is for the event stream, and gives it back if it is not. The call has
+/// to begin before `last` is there, and is answered when it gets one of the `turns`, or once the node is to `stop`.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -48,8 +52,9 @@ pub async fn first_call(
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     router: &Router,
-    opening: &Semaphore,
+    turns: &Turns,
     last: impl Future<Output = ()>,
+    stop: &CancellationToken,
 ) -> io::Result<Option<Given>> {
     let mut beginning = [0; BEGINNING.len()];
     let seen = tokio::select! {
@@ -59,7 +64,10 @@ pub async fn first_call(
     if seen < BEGINNING.len() || beginning != BEGINNING {
         return Ok(Some((tcp, place)));
     }
-    let turn = opening.acquire().await.map_err(io::Error::other)?;
+    let turn = tokio::select! {
+        turn = turns.next() => turn,
+        () = stop.cancelled() => Err(Problem::unavailable("the node is going out of service")),
+    };
     // What a call needs while it is answered is large, and is made for those only whose turn it is.
     Box::pin(answer_call(tcp, peer, place, router, turn)).await
 }
@@ -70,15 +78,18 @@ async fn answer_call(
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
     router: &Router,
-    turn: SemaphorePermit<'_>,
+    turn: Result<Turn, Problem>,
 ) -> io::Result<Option<Given>> {
-    let Some((request, length)) = head(&tcp, peer).await? else { return Ok(Some((tcp, place))) };
+    let Some((mut request, length)) = head(&tcp, peer).await? else { return Ok(Some((tcp, place))) };
     take(&mut tcp, length).await?;
+    match turn {
+        Ok(turn) => request.extensions_mut().insert(turn).map(drop),
+        Err(problem) => request.extensions_mut().insert(NoTurn(problem)).map(drop),
+    };
     let response = match router.clone().call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    drop(turn);
     let stream = response.extensions().get::<Handover>().and_then(Handover::take);
     let Some((first, mut stream)) = stream else {
         answer(&mut tcp, response).await?;
