@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::MultiProgress;
-use mychat_node::{Listen, Node, NodeConfig, capacity::limits};
+use mychat_node::{Listen, Network, Node, NodeConfig, capacity::limits};
 use mychat_replication::{NodeId, Role, cluster::ClusterKey, mesh::MeshConfig};
 use mychat_sim::calibrate::{self, CalibrateArgs};
 use serde::Deserialize;
@@ -82,6 +82,10 @@ pub struct NodeArgs {
     /// The domain of the session cookie, when all nodes share one: a browser then stays signed in at each of them.
     #[arg(long, env = "MYCHAT_COOKIE_DOMAIN", value_name = "DOMAIN")]
     pub cookie_domain: Option<String>,
+    /// Proxies between clients and the node, as addresses or networks (10.0.0.0/8): whose call it is, is then taken from what
+    /// they add to X-Forwarded-For. Name those only that set or add to it; from all others it is passed over.
+    #[arg(long, env = "MYCHAT_TRUSTED_PROXY", value_name = "CIDR", num_args = 1.., value_delimiter = ',')]
+    pub trusted_proxy: Vec<String>,
     /// With more nodes than this, what is written crosses to another region once, to one node there that passes it on
     /// (100).
     #[arg(long, env = "MYCHAT_RELAY_ABOVE", value_name = "N")]
@@ -99,7 +103,7 @@ pub struct NodeArgs {
     pub max_streams: Option<usize>,
 }
 
-layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above, snapshot_above, snapshot_rate, max_streams } lists { peer } switches {});
+layers!(NodeArgs { region, http, mesh, mesh_public, public_url, data, cluster_key, cookie_domain, relay_above, snapshot_above, snapshot_rate, max_streams } lists { peer, trusted_proxy } switches {});
 
 /// Runs a node until it is asked to stop, with settings of the `file` below its flags; or measures.
 pub async fn run(command: NodeCommand, file: NodeArgs) -> anyhow::Result<()> {
@@ -140,6 +144,7 @@ fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     check_peers(&args.peer)?;
     let mut config = NodeConfig::new(&region, Listen::Address(http), &public_url, data, key.clone());
     config.cookie_domain = args.cookie_domain;
+    config.trusted_proxies = networks(&args.trusted_proxy)?;
     config.relay_above = args.relay_above.unwrap_or(config.relay_above);
     config.snapshots.above = args.snapshot_above.unwrap_or(config.snapshots.above);
     config.snapshots.rate = args.snapshot_rate.unwrap_or(config.snapshots.rate);
@@ -209,6 +214,14 @@ pub fn check_peers(peers: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The networks of the proxies that are trusted.
+fn networks(proxies: &[String]) -> anyhow::Result<Vec<Network>> {
+    proxies
+        .iter()
+        .map(|text| text.trim().parse().with_context(|| format!("--trusted-proxy {text}")))
+        .collect()
+}
+
 /// Reads the file with the cluster's key.
 pub fn read_key(file: &std::path::Path) -> anyhow::Result<ClusterKey> {
     ClusterKey::read(file).with_context(|| format!("--cluster-key {}", file.display()))
@@ -227,11 +240,15 @@ mod tests {
             (check_peers(&["nowhere".into()]).err(), "--peer"),
             (check_peers(&["a:1".into(), "a:1".into()]).err(), "twice"),
             (address("--http", "8080").err(), "--http"),
+            (networks(&["proxy.internal".into()]).err(), "--trusted-proxy proxy.internal"),
+            (networks(&["10.0.0.0/33".into()]).err(), "--trusted-proxy 10.0.0.0/33"),
+            (networks(&["0.0.0.0/0".into()]).err(), "--trusted-proxy 0.0.0.0/0"),
         ] {
             let error = wrong.expect("it is refused").to_string();
             assert!(error.contains(name), "{error}");
         }
         assert!(check_url("--public-url", "http://127.0.0.1:8081").is_ok());
+        assert!(networks(&["127.0.0.1".into(), " 10.0.0.0/8".into(), "fd00::/8".into()]).is_ok());
         assert!(check_peers(&["[::1]:4000".into(), "fra.internal:4000".into()]).is_ok());
     }
 

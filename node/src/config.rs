@@ -11,7 +11,7 @@ use std::{
 
 use mychat_replication::{cluster::ClusterKey, mesh::MeshConfig, snapshot::SnapshotConfig};
 
-use crate::accounts::password::Cost;
+use crate::{accounts::password::Cost, http::Network};
 
 /// Where the node takes its HTTP connections from.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ pub struct NodeConfig {
     pub emulated_delay: Option<BTreeMap<String, Duration>>,
     /// The `Domain` of the session cookie, when nodes share one; the node's own host otherwise.
     pub cookie_domain: Option<String>,
+    /// The proxies that are believed when they say whose call they pass on; nobody else is.
+    pub trusted_proxies: Vec<Network>,
     /// Bounds.
     pub limits: Limits,
     /// What the hash of a password costs.
@@ -93,6 +95,7 @@ impl NodeConfig {
             snapshots: SnapshotConfig::default(),
             emulated_delay: None,
             cookie_domain: None,
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
             password_cost: Cost::default(),
         }

@@ -44,4 +44,5 @@ mod testing;
 
 pub use app::App;
 pub use config::{Limits, Listen, NodeConfig};
+pub use http::{Network, NetworkError};
 pub use server::{Node, StartError};

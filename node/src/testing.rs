@@ -77,6 +77,15 @@ impl TestNode {
 
     /// A node of a cluster.
     pub fn of(key: &ClusterKey) -> Self {
+        Self::made(key, |_| {})
+    }
+
+    /// A node with other settings.
+    pub fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        Self::made(&ClusterKey::generate(), change)
+    }
+
+    fn made(key: &ClusterKey, change: impl FnOnce(&mut NodeConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let derived = Derived::default();
         let standings = derived.standings();
@@ -86,6 +95,7 @@ impl TestNode {
         let mut config = NodeConfig::new("fra", http, "http://127.0.0.1:8081", PathBuf::new(), key.clone());
         config.password_cost = Cost::FOR_TESTS;
         config.limits.call = std::time::Duration::from_secs(20);
+        change(&mut config);
         let app = App::new(store, standings, Arc::new(config), None);
         app.condition.set_ready(true);
         Self { router: crate::http::router(app.clone()), app, _folder: folder }

@@ -18,6 +18,7 @@ mod openapi;
 pub mod origins;
 mod page;
 mod problem;
+mod source;
 mod tally;
 mod web;
 pub mod write;
@@ -32,6 +33,7 @@ pub use body::{Body, Path, Query};
 pub use caller::{Caller, admit, bearer, check};
 pub use page::{DEFAULT_LIMIT, Items, MAX_LIMIT, Page, invalid_cursor};
 pub use problem::Problem;
+pub use source::{Network, NetworkError, source};
 pub use write::{Outcome, Reply, Write};
 
 use crate::app::App;

@@ -1,10 +1,8 @@
 //! The routes of sessions: signing in and out, and new tokens for old.
 
-use std::net::{IpAddr, SocketAddr};
-
 use axum::{
     Router,
-    extract::{ConnectInfo, State},
+    extract::State,
     http::{Extensions, HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -21,7 +19,7 @@ use crate::{
         store::{by_email, password_hash},
     },
     app::App,
-    http::{Body, Caller, Items, Outcome, Page, Path, Problem, Query, Reply, Write},
+    http::{Body, Caller, Items, Outcome, Page, Path, Problem, Query, Reply, Write, source},
     ids::{AccountId, SessionId},
     keys::{ACCESS_SECONDS, cookie},
 };
@@ -121,11 +119,6 @@ pub(crate) fn device(app: &App, headers: &HeaderMap) -> Device {
     }
 }
 
-/// Where the call comes from, as far as the connection tells.
-fn source(extensions: &Extensions) -> Option<IpAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
-}
-
 /// What it takes to sign in.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 pub struct SignIn {
@@ -148,7 +141,8 @@ async fn sign_in(
     Body(SignIn { email, password }): Body<SignIn>,
 ) -> Result<Response, Problem> {
     let email = rules::email(&email)?;
-    let (attempt, source) = (app.keys.claim(EMAIL, &email), source(&extensions));
+    let attempt = app.keys.claim(EMAIL, &email);
+    let source = source(&app.config.trusted_proxies, &headers, &extensions);
     app.throttle
         .attempt(attempt, source)
         .map_err(|seconds| Problem::rate_limited("too many failed sign-ins for this address", seconds))?;
