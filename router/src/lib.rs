@@ -93,13 +93,15 @@ pub struct RouterConfig {
     pub connections: usize,
     /// How long a client may take for the head of a request, idle time before it included.
     pub head: Duration,
+    /// How long (on Linux) a client may leave what was sent to it unacknowledged, or take nothing of it.
+    pub unacknowledged: Duration,
     /// How long open requests may go on once the stop was asked for.
     pub grace: Duration,
 }
 
 impl RouterConfig {
-    /// The usual settings: redirects, no GeoIP, bodies of 16 MiB, 10,000 connections, 30 s for the head of a request, 5 s of
-    /// grace.
+    /// The usual settings: redirects, no GeoIP, bodies of 16 MiB, 10,000 connections, 30 s for the head of a request, 40 s for
+    /// what is unacknowledged, 5 s of grace.
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
@@ -108,6 +110,7 @@ impl RouterConfig {
             body_limit: 16 << 20,
             connections: 10_000,
             head: Duration::from_secs(30),
+            unacknowledged: Duration::from_secs(40),
             grace: Duration::from_secs(5),
         }
     }
@@ -166,7 +169,12 @@ pub async fn serve(
         mode: config.mode,
         proxy: proxy::Proxy::new(config.body_limit),
     });
-    let limits = server::Limits { connections: config.connections, head: config.head, grace: config.grace };
+    let limits = server::Limits {
+        connections: config.connections,
+        head: config.head,
+        unacknowledged: config.unacknowledged,
+        grace: config.grace,
+    };
     tracing::info!(%address, mode = %config.mode, "the router listens");
     let task = tokio::spawn(server::run(listener, app, limits, shutdown));
     Ok(Serving { address, task })

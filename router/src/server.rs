@@ -27,6 +27,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// How long a client may take for the head of a request, idle time before it included.
     pub(crate) head: Duration,
+    /// How long (on Linux) a client may leave what was sent to it unacknowledged, or take nothing of it.
+    pub(crate) unacknowledged: Duration,
     /// How long open requests may go on after the stop was asked for; then they are cut.
     pub(crate) grace: Duration,
 }
@@ -46,6 +48,9 @@ pub(crate) async fn run(
         tokio::select! {
             () = &mut shutdown => break,
             (slot, stream, peer) = accept(&listener, &slots) => {
+                if let Err(error) = prepare(&stream, limits.unacknowledged) {
+                    tracing::debug!(%peer, %error, "a connection was gone at once");
+                }
                 let serving = serve_connection(stream, peer, app.clone(), graceful.watcher(), limits.head);
                 connections.spawn(async move {
                     let _slot = slot;
@@ -80,6 +85,18 @@ async fn accept(
     }
 }
 
+/// Sets what a connection needs of the system.
+fn prepare(stream: &TcpStream, unacknowledged: Duration) -> std::io::Result<()> {
+    // Redirects are single small writes, and events must not wait to be merged.
+    stream.set_nodelay(true)?;
+    // The stream of a client that has vanished, or reads no more, would stay open at its node too.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(unacknowledged))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = unacknowledged;
+    Ok(())
+}
+
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -87,8 +104,6 @@ async fn serve_connection(
     watcher: Watcher,
     head: Duration,
 ) {
-    // Redirects are single small writes, and events must not wait to be merged.
-    let _ = stream.set_nodelay(true);
     let first = Arc::new(Notify::new());
     let asked = Arc::clone(&first);
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {

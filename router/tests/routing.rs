@@ -397,3 +397,30 @@ async fn a_connection_without_a_request_is_closed_however_far_it_has_come() {
         router.raw(beginning).await;
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_reads_no_more_is_cut_off_and_its_stream_at_the_node_too() {
+    let (open, mut over) = mpsc::channel::<()>(1);
+    let open = Arc::new(Mutex::new(Some(open)));
+    let url = upstream(move |_: Request| {
+        // It lives as long as the body.
+        let open = open.lock().unwrap().take();
+        let events = futures_util::stream::repeat_with(move || {
+            let _ = &open;
+            Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'a'; 64 << 10]))
+        });
+        async move { Body::from_stream(events).into_response() }
+    })
+    .await;
+    let router = Router::with(vec![node("fra", &url)], |config| {
+        config.mode = Mode::Proxy;
+        config.unacknowledged = Duration::from_millis(500);
+    })
+    .await;
+    let mut stream = TcpStream::connect(router.address).await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let ended = tokio::time::timeout(DEADLINE, over.recv()).await.expect("its stream ends");
+    assert_eq!(ended, None);
+    drop(stream);
+}
