@@ -89,7 +89,8 @@ pub struct RouterConfig {
     pub geoip: Option<PathBuf>,
     /// The largest request body that is passed on in proxy mode, in bytes.
     pub body_limit: u64,
-    /// Connections at a time; further ones wait.
+    /// Connections at a time; further ones wait. In proxy mode also the requests that are passed on at a time; further ones
+    /// are refused.
     pub connections: usize,
     /// How long a client may take for the head of a request, idle time before it included.
     pub head: Duration,
@@ -167,7 +168,7 @@ pub async fn serve(
         nodes: Box::new(nodes),
         geoip,
         mode: config.mode,
-        proxy: proxy::Proxy::new(config.body_limit),
+        proxy: proxy::Proxy::new(config.body_limit, config.connections),
     });
     let limits = server::Limits {
         connections: config.connections,

@@ -62,6 +62,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "No node is available", detail)
     }
 
+    pub(crate) fn busy() -> Self {
+        let detail = "the router passes on as many requests as it can; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The router is busy", detail)
+    }
+
     pub(crate) fn bad_gateway(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", "The node could not be reached", detail)
     }

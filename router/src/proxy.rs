@@ -15,10 +15,11 @@ use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 use crate::ranking::Choice;
@@ -48,11 +49,13 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 pub(crate) struct Proxy {
     client: Client<HttpConnector, Lent>,
     body_limit: u64,
+    /// Each request takes a connection to a node, and a client of HTTP/2 makes many at a time on one of its own.
+    places: Arc<Semaphore>,
 }
 
 impl Proxy {
-    /// A proxy that passes on bodies of at most `body_limit` bytes.
-    pub(crate) fn new(body_limit: u64) -> Self {
+    /// A proxy that passes on bodies of at most `body_limit` bytes, and `at_once` requests at a time.
+    pub(crate) fn new(body_limit: u64, at_once: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -60,7 +63,7 @@ impl Proxy {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Self { client, body_limit }
+        Self { client, body_limit, places: Arc::new(Semaphore::new(at_once)) }
     }
 
     /// Passes the request to the first of `choices` that takes it.
@@ -74,6 +77,7 @@ impl Proxy {
         if body.size_hint().lower() > self.body_limit {
             return Err(Problem::too_large(self.body_limit));
         }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Problem::busy())?;
         add_forwarded(&mut parts.headers, &parts.uri, peer);
         strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);
@@ -86,7 +90,7 @@ impl Proxy {
             *attempt.version_mut() = Version::HTTP_11;
             *attempt.headers_mut() = parts.headers.clone();
             let failure = match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(attempt)).await {
-                Ok(Ok(answer)) => return Ok(pass_back(answer)),
+                Ok(Ok(answer)) => return Ok(pass_back(answer, place)),
                 Ok(Err(error)) => Failure { reached: !error.is_connect(), reason: error.to_string() },
                 Err(_) => Failure { reached: true, reason: "it does not answer".to_owned() },
             };
@@ -111,12 +115,38 @@ struct Failure {
     reason: String,
 }
 
-fn pass_back(answer: http::Response<hyper::body::Incoming>) -> Response {
-    let mut answer = answer.map(Body::new);
+fn pass_back(answer: http::Response<Incoming>, place: OwnedSemaphorePermit) -> Response {
+    let mut answer = answer.map(|body| Body::new(Placed { body, _place: place }));
     strip_hop_by_hop(answer.headers_mut());
     // The version is that of the node's connection; the server sets the client's own.
     *answer.version_mut() = Version::default();
     answer
+}
+
+/// The body of an answer, with its request's place among those that are passed on at a time.
+struct Placed {
+    body: Incoming,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The URL of the same resource at a node.

@@ -424,3 +424,30 @@ async fn a_client_that_reads_no_more_is_cut_off_and_its_stream_at_the_node_too()
     assert_eq!(ended, None);
     drop(stream);
 }
+
+#[tokio::test]
+async fn a_client_of_http_2_gets_no_more_requests_through_than_there_may_be_connections() {
+    let url = upstream(|_: Request| async {
+        Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>())
+            .into_response()
+    })
+    .await;
+    let router = Router::with(vec![node("fra", &url)], |config| {
+        (config.mode, config.connections) = (Mode::Proxy, 2);
+    })
+    .await;
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Body>();
+    let ask = async || {
+        let request = http::Request::get(format!("http://{}/v1/events", router.address));
+        let answer = client.request(request.body(Body::empty()).unwrap());
+        tokio::time::timeout(DEADLINE, answer).await.expect("an answer").unwrap().map(Body::new)
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    problem(ask().await, 503, "unavailable").await;
+    drop(first);
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while ask().await.status() != StatusCode::OK {
+        assert!(tokio::time::Instant::now() < end, "the place is never free again");
+    }
+}
