@@ -342,6 +342,30 @@ async fn sites_that_restores_leave_behind_are_retired_and_applied_only_in_their_
 
 /// Not a benchmark: shows that a commit travels without waiting for any timer (the heartbeat is 200 ms).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_no_longer_follows_a_quiet_log_is_forgotten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ClusterKey::generate();
+    let a = Node::start(folder.path(), "ams", &key, any(), &[]).await;
+    let seeds = [a.mesh.local_addr()];
+    let written = a.write(1).await;
+    let b = Node::start(folder.path(), "ber", &key, any(), &seeds).await;
+    b.holds(&written).await;
+    let live = |wanted: usize| {
+        let (mut status, b) = (a.replica.status(), b.mesh.node());
+        async move {
+            let is_wanted = |status: &mychat_replication::replica::Status| {
+                status.peers.get(&b).is_some_and(|peer| peer.followers.live == wanted)
+            };
+            timeout(DEADLINE, status.wait_for(is_wanted)).await.expect("in time").expect("it runs");
+        }
+    };
+    live(1).await;
+    // It goes on as a member of the mesh, and nobody writes anything that it could refuse.
+    b.replica.stop().await;
+    live(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_do_not_wait_for_the_heartbeat() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = ClusterKey::generate();

@@ -1,5 +1,6 @@
 //! The protocol core in virtual time: thousands of little clusters whose network, disks and processes fail in every
-//! way that the generator of a seed thinks of, judged by oracles that share no code with the core.
+//! way that the generator of a seed thinks of, judged by oracles that share no code with the core, but
+//! for the reading of vectors that leave retired sites out (`Retirements::expand`).
 //!
 //! ```text
 //! protocol/world.rs    what a seed decides, the nodes  protocol/history.rs   what was written: judges I2, I3, I4

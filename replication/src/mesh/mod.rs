@@ -67,6 +67,8 @@ const EVENTS: usize = 1024;
 const LONGEST_REGION: usize = 32;
 /// How long leaving waits for each of its steps.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a new stream waits while the peer has as many as it takes.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Puts something between QUIC and the socket, for example an emulated wide-area network.
 pub type WrapSocket = Arc<dyn Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> + Send + Sync>;
@@ -238,12 +240,15 @@ impl Mesh {
     }
 
     /// Opens a stream to a connected member; it arrives there as [`MeshEvent::Stream`] with this kind. Waits
-    /// while that member has 256 streams of ours open.
+    /// for up to 10 s while that member has 256 streams of ours open.
     pub async fn open(&self, node: NodeId, kind: u8) -> Result<(SendStream, RecvStream), MeshError> {
         check_kind(kind)?;
         let connection = self.shared.peers.outgoing(node).ok_or(MeshError::NotConnected(node))?;
         let broken = |reason: String| MeshError::Broken { node, reason };
-        let (mut send, recv) = connection.open_bi().await.map_err(|error| broken(error.to_string()))?;
+        let opened = timeout(OPENING_PATIENCE, connection.open_bi()).await;
+        let opened =
+            opened.map_err(|_| broken("it has as many streams of ours open as it takes".to_owned()))?;
+        let (mut send, recv) = opened.map_err(|error| broken(error.to_string()))?;
         send.write_all(&[kind]).await.map_err(|error| broken(error.to_string()))?;
         Ok((send, recv))
     }

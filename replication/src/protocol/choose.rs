@@ -20,6 +20,10 @@ const PATIENCE: Duration = HEADS_PERIOD;
 const MOST_PATIENCE: Duration = Duration::from_millis(6_400);
 /// How many times its patience an upstream that was left for being late is not asked again.
 const LATE_PAUSES: u32 = 8;
+/// How long a log is followed of which nobody shows more, and whose writer is not connected. Most such logs have ended for good:
+/// each restored disk leaves one behind, and a connection carries a bounded number of streams. One that goes on after
+/// all is asked for with the next heads that show it.
+const EXHAUSTED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Choosing {
@@ -92,6 +96,11 @@ impl Core {
             } else {
                 // Nobody else has it: the one that is late is the best there is.
                 self.choosing.avoided.remove(&(peer, site));
+            }
+        }
+        for site in self.following.exhausted(&self.held, now, EXHAUSTED) {
+            if self.preferred(site).is_none() && self.nearest_with_more(site).is_none() {
+                self.unfollow(site);
             }
         }
         self.choose_upstreams(now);

@@ -107,6 +107,16 @@ impl Following {
             .collect()
     }
 
+    /// The sites whose upstreams have had nothing to give for so long, and owe nothing.
+    pub fn exhausted(&self, held: &VersionVector, now: Now, pause: Duration) -> Vec<SiteId> {
+        let is_exhausted = |(site, upstream): &(&SiteId, &Upstream)| {
+            upstream.received <= held.get(**site)
+                && upstream.lacking.is_none()
+                && now >= upstream.expected + pause
+        };
+        self.upstreams.iter().filter(is_exhausted).map(|(site, _)| *site).collect()
+    }
+
     /// Gives a turn to the sites whose next frame may be applied by now.
     fn unpark(&mut self, held: &VersionVector) {
         let upstreams = &self.upstreams;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -40,7 +41,8 @@ pub async fn accept(peer: NodeId, send: SendStream, mut recv: RecvStream, report
 }
 
 /// Writes what the core hands over, in answer to `request`. The queue has no bound of its own: the core counts what is
-/// unsent, and hands over no more than a window. A peer that reads nothing keeps this task in its write, and no other.
+/// unsent, and hands over no more than a window. A peer that reads nothing keeps this task in its write, and no other; one
+/// that has lost interest, or is gone, ends it also where there is nothing to write.
 pub async fn write(
     stream: StreamId,
     peer: NodeId,
@@ -53,8 +55,15 @@ pub async fn write(
     // Whoever does not read it has been refused (`wire::format_for`).
     let mut buffer = vec![wire::FRAMES];
     let mut writer = log::stream::Writer::new(request.after);
-    'stream: while let Some(frames) = queue.recv().await {
-        let mut waiting = frames;
+    let mut stopped = pin!(send.stopped());
+    'stream: loop {
+        let mut waiting = tokio::select! {
+            frames = queue.recv() => match frames {
+                Some(frames) => frames,
+                None => break,
+            },
+            _ = &mut stopped => break,
+        };
         // Whatever else waits goes out in the same write.
         while let Ok(more) = queue.try_recv() {
             waiting.extend(more);

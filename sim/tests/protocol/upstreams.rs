@@ -185,3 +185,31 @@ fn a_late_datagram_of_a_peer_that_is_gone_makes_it_no_upstream() {
     let asked: Vec<_> = follows(&actions).into_iter().map(|(_, from, site, _)| (from, site)).collect();
     assert_eq!(asked, [(peer(3), WRITER)]);
 }
+
+#[test]
+fn a_log_that_nobody_writes_or_holds_more_of_is_left_until_somebody_does() {
+    let mut core = core(&[], Start::Asking);
+    let actions = meet(&mut core, 3, RELAY, &[(WRITER, 2)], 5, at(0));
+    let (stream, ..) =
+        follows(&actions).into_iter().find(|(_, _, site, _)| *site == WRITER).expect("it is asked");
+    take(&mut core, stream, 2, at(1_000));
+    let leaves = |actions: &[Action]| {
+        actions.iter().any(|action| matches!(action, Action::Unfollow { stream: left } if *left == stream))
+    };
+    assert!(!leaves(&tell(&mut core, Event::Tick, at(9_000))), "its writer may come back");
+    assert!(leaves(&tell(&mut core, Event::Tick, at(11_100))));
+    assert!(!asks(&tell(&mut core, Event::Tick, at(20_000)), 3, 2), "there is nothing to ask for");
+    let actions = heads(&mut core, 3, RELAY, &[(WRITER, 5)], at(20_100));
+    assert!(asks(&actions, 3, 2));
+}
+
+#[test]
+fn the_writer_itself_is_followed_however_long_it_is_silent() {
+    let (mut core, stream) = following_the_writer();
+    take(&mut core, stream, 10, at(10));
+    for second in 1..100 {
+        let actions = tell(&mut core, Event::Tick, at(second * 1000));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Unfollow { .. })), "after {second} s");
+        heads(&mut core, 2, WRITER, &[(WRITER, 10)], at(second * 1000));
+    }
+}
