@@ -287,6 +287,32 @@ async fn an_owner_deletes_a_range_of_history() {
 }
 
 #[tokio::test]
+async fn a_range_is_deleted_once_for_an_idempotency_key_and_never_for_a_refused_call() {
+    let room = Room::new().await;
+    room.say(&room.member, json!({ "body": "before" })).await;
+    let path = format!("{}?since=2020-01-01", room.path());
+    let delete = async |headers: &[(&str, &str)]| {
+        room.node.call_with(Method::DELETE, &path, Some(&room.owner.token), None, headers).await
+    };
+    delete(&[("mychat-durability", "regions=many")]).await.is_problem(400, "invalid_header");
+    delete(&[("idempotency-key", "")]).await.is_problem(400, "invalid_header");
+    let used = [("idempotency-key", "used")];
+    let other = json!({ "name": "other" });
+    room.node
+        .call_with(Method::POST, "/v1/spaces", Some(&room.owner.token), Some(other), &used)
+        .await
+        .expect(201);
+    delete(&used).await.is_problem(409, "idempotency_conflict");
+    assert_eq!(bodies(&room.list("").await), ["before"]);
+
+    let key = [("idempotency-key", "k")];
+    assert_eq!(delete(&key).await.expect(200), json!({ "deleted": 1 }));
+    room.say(&room.member, json!({ "body": "between" })).await;
+    assert_eq!(delete(&key).await.expect(200), json!({ "deleted": 1 }));
+    assert_eq!(bodies(&room.list("").await), ["", "between"]);
+}
+
+#[tokio::test]
 async fn a_purge_reaches_messages_that_arrive_after_it() {
     let room = Room::new().await;
     let far = TestNode::of(&room.node.app.config.cluster_key);
