@@ -6,7 +6,7 @@ use mychat_replication::{clock::Stamp, store::Batch};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::{event::Fresh, resource::Message};
+use super::{event::Fresh, history::Span, resource::Message};
 use crate::{
     ids::{AccountId, At, MessageId, SpaceId},
     packed,
@@ -70,9 +70,25 @@ pub(super) struct Purge {
     pub until: u64,
 }
 
-impl Purge {
+/// A purge, and when and where it was stated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PurgeFact {
+    pub at: At,
+    pub purge: Purge,
+}
+
+impl PurgeFact {
+    /// Whether it takes a message away. The whole stamps decide of what was sent in one millisecond: a clock that another
+    /// node's has pulled ahead stands in one for long, and what is sent after the purge is not meant.
     pub fn covers(&self, message: MessageId) -> bool {
-        (self.since..self.until).contains(&message.stamp().millis())
+        let Purge { since, until, .. } = self.purge;
+        (since..until).contains(&message.stamp().millis()) && message.stamp() < self.at.stamp
+    }
+
+    /// The messages that it covers.
+    pub fn span(&self) -> Span {
+        let Purge { since, until, .. } = self.purge;
+        Span::of(Some(since), Some(until)).before(MessageId::from_stamp(self.at.stamp, 0))
     }
 }
 

@@ -49,6 +49,11 @@ impl Span {
         }
     }
 
+    /// What is left of it before `end`.
+    pub fn before(self, end: MessageId) -> Self {
+        self.behind(end, Order::Desc)
+    }
+
     /// What is left of it behind `seen`.
     pub fn behind(self, seen: MessageId, order: Order) -> Self {
         let seen = seen.0.as_u128();
@@ -134,10 +139,14 @@ pub(super) fn page(
 
 #[cfg(test)]
 mod tests {
-    use mychat_replication::clock::Stamp;
+    use mychat_replication::{clock::Stamp, log::SiteId};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::facts::{Purge, PurgeFact},
+        *,
+    };
+    use crate::ids::{AccountId, At};
 
     proptest! {
         #[test]
@@ -157,6 +166,18 @@ mod tests {
             };
             prop_assert_eq!(holds(Span::ALL.behind(seen, Order::Asc), other), other > seen);
             prop_assert_eq!(holds(Span::ALL.behind(seen, Order::Desc), other), other < seen);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_purge_covers_what_is_in_its_span(since in 0u64..9, until in 0u64..9, at in 0u64..9 << 12, sent in 0u64..9 << 12, random: u64) {
+            let (site, by) = (SiteId([1; 16]), AccountId(uuid::Uuid::nil()));
+            let at = At { stamp: Stamp::from_u64(at), site };
+            let fact = PurgeFact { at, purge: Purge { by, since, until } };
+            let (id, span) = (MessageId::from_stamp(Stamp::from_u64(sent), random), fact.span());
+            let inside = span.lower().as_slice() <= id.bytes().as_slice() && id.bytes().as_slice() < span.upper().as_slice();
+            prop_assert_eq!(inside, fact.covers(id));
         }
     }
 

@@ -18,7 +18,8 @@
 //! - A `client_id` that an author used for several messages of a space, at nodes that did not know of each other's,
 //!   is one message: the one with the smallest id. The others count as its **duplicates**; they are left out
 //!   everywhere, and whoever asks for one by its id gets the message itself.
-//! - A purge covers all messages that were sent in its range before it, also those that reach a node only after it.
+//! - A purge covers all messages that were sent in its range before it, by the stamps of both, also those that reach a
+//!   node only after it.
 
 pub mod call;
 mod event;

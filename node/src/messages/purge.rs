@@ -52,7 +52,7 @@ impl Range {
 
     /// States that it is deleted.
     pub fn state(&self, batch: &mut Batch<'_>) {
-        // What is sent from now on is not meant.
+        // Of this millisecond, what comes before the fact.
         let now = batch.stamp().millis() + 1;
         let until = self.until.map_or(now, |until| until.min(now));
         if self.since < until {
@@ -65,14 +65,13 @@ impl Range {
 pub(super) async fn overwrite(store: &Store, space: SpaceId) -> Result<usize, StoreError> {
     let purges = store.read(move |db| Ok::<_, StoreError>(store::purges(db, space)?)).await?;
     let mut overwritten = 0;
-    for purge in purges {
-        let mut span = Span::of(Some(purge.since), Some(purge.until));
+    for fact in purges {
+        let (mut span, by) = (fact.span(), fact.purge.by);
         loop {
             let found = store.read(move |db| Ok::<_, StoreError>(present(db, space, span)?)).await?;
             let (count, last) = (found.len(), found.last().copied());
             if count > 0 {
-                let job =
-                    move |batch: &mut Batch<'_>| Ok::<_, StoreError>(delete(batch, space, &found, purge.by)?);
+                let job = move |batch: &mut Batch<'_>| Ok::<_, StoreError>(delete(batch, space, &found, by)?);
                 overwritten += store.write(job).await?.value;
             }
             match last {

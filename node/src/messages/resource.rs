@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use serde::Serialize;
 
 use super::{
-    facts::{Purge, Sent},
+    facts::{PurgeFact, Sent},
     history::{self, Order, Span},
     markdown, store,
 };
@@ -98,7 +98,7 @@ struct State {
 pub(super) struct Extras {
     states: BTreeMap<MessageId, State>,
     reactions: BTreeMap<MessageId, BTreeMap<String, Vec<AccountId>>>,
-    purges: Vec<Purge>,
+    purges: Vec<PurgeFact>,
 }
 
 impl Extras {

@@ -6,7 +6,7 @@ use mychat_replication::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::facts::{AUTHOR_SQL, PRESENT_SQL, Purge, Reaction, Revision, Sent};
+use super::facts::{AUTHOR_SQL, PRESENT_SQL, PurgeFact, Reaction, Revision, Sent};
 use crate::{
     ids::{AccountId, At, MessageId, SpaceId},
     packed,
@@ -307,13 +307,15 @@ pub(super) fn has_reaction(
 }
 
 /// The purges of a space.
-pub(super) fn purges(db: &Connection, space: SpaceId) -> rusqlite::Result<Vec<Purge>> {
+pub(super) fn purges(db: &Connection, space: SpaceId) -> rusqlite::Result<Vec<PurgeFact>> {
     let mut purges = Vec::new();
-    let mut rows = db.prepare_cached("SELECT data FROM message_purge WHERE space = ?1")?;
+    let mut rows = db.prepare_cached("SELECT stamp, data FROM message_purge WHERE space = ?1")?;
     let mut rows = rows.query([space])?;
     while let Some(row) = rows.next()? {
-        let data: Option<Vec<u8>> = row.get(0)?;
-        purges.extend(data.as_deref().and_then(packed::decode::<Purge>));
+        let (at, data): (Vec<u8>, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
+        if let (Some(at), Some(purge)) = (At::from_slice(&at), data.as_deref().and_then(packed::decode)) {
+            purges.push(PurgeFact { at, purge });
+        }
     }
     Ok(purges)
 }
