@@ -22,6 +22,7 @@ use crate::{
     accounts::{Exports, Standings, password::Passwords, throttle::Throttle},
     capacity::Capacity,
     config::NodeConfig,
+    erasure::Erasure,
     events::Hub,
     http::{Problem, origins::Origins},
     keys::Keys,
@@ -190,6 +191,8 @@ pub struct Parts {
     pub throttle: Arc<Throttle>,
     /// Who gets all that is held on an account.
     pub exports: Exports,
+    /// Overwrites what is deleted.
+    pub erasure: Erasure,
     heads: OnceLock<Arc<dyn Heads>>,
 }
 
@@ -212,6 +215,7 @@ impl App {
             condition,
             throttle: Arc::default(),
             exports: Exports::default(),
+            erasure: Erasure::default(),
             heads: OnceLock::default(),
             config,
         }))

@@ -24,6 +24,7 @@ pub mod claims;
 pub mod cluster;
 pub mod config;
 pub mod derive;
+pub mod erasure;
 pub mod events;
 mod generations;
 pub mod http;

@@ -35,6 +35,7 @@ use crate::{
     cluster::{Cluster, Joining},
     config::{Listen, NodeConfig},
     derive::{Derived, schema},
+    erasure,
     events::turns::Turns,
     http,
 };
@@ -124,6 +125,7 @@ impl Node {
         let stop = CancellationToken::new();
         let expiring = http::expiry::run(app.store.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(expiring));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(erasure::run(app.clone())));
         tokio::spawn(stop.clone().run_until_cancelled_owned(http::node_info::upkeep()));
         let serving = tokio::spawn(serve(listener, http::router(app.clone()), app.clone(), stop.clone()));
         tracing::info!(node = %app.node(), region = app.config.region, %http, url = app.config.public_url, "the node serves");

@@ -98,6 +98,7 @@ impl TestNode {
         change(&mut config);
         let app = App::new(store, standings, Arc::new(config), None);
         app.condition.set_ready(true);
+        tokio::spawn(crate::erasure::run(app.clone()));
         Self { router: crate::http::router(app.clone()), app, _folder: folder }
     }
 

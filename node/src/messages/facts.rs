@@ -32,6 +32,9 @@ pub(super) const AUTHOR_SQL: &str = "substr(data, 3, 16)";
 /// What a packed message has in place of `erased` while it is none: the byte after the author.
 pub(super) const PRESENT_SQL: &str = "substr(data, 19, 1) = x'00'";
 
+/// What a packed revision begins with while it is an edit that has its text: the byte after the format's.
+pub(super) const EDITED_SQL: &str = "substr(data, 2, 1) = x'00'";
+
 impl Sent {
     /// What is left of the message when it is deleted: who sent it when and in answer to what, but not what it said.
     pub fn tombstone(&self) -> Self {
@@ -133,7 +136,19 @@ pub(super) fn delete(
 ) -> rusqlite::Result<()> {
     // The fact comes first, so that no node ever sees an erased edit of a message that is not deleted.
     revise(batch, space, id, &Revision::Deleted { by });
-    batch.set("message", vec![space.value(), id.value()], Some(packed::encode(&sent.tombstone())));
+    erase(batch, space, id, Some(sent))
+}
+
+/// Puts the tombstone in place of a message that is deleted, where `sent` is still there, and the same for its edits.
+pub(super) fn erase(
+    batch: &mut Batch<'_>,
+    space: SpaceId,
+    id: MessageId,
+    sent: Option<&Sent>,
+) -> rusqlite::Result<()> {
+    if let Some(sent) = sent {
+        batch.set("message", vec![space.value(), id.value()], Some(packed::encode(&sent.tombstone())));
+    }
     for (at, editor) in edits(batch.connection(), space, id)? {
         let key = vec![space.value(), id.value(), at.value()];
         batch.set("message_revision", key, Some(packed::encode(&Revision::Erased { by: editor })));

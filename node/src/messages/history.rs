@@ -49,6 +49,23 @@ impl Span {
         }
     }
 
+    /// The same ids in spans that have none in common, in order.
+    pub fn joined(spans: impl Iterator<Item = Self>) -> Vec<Self> {
+        let mut spans: Vec<Self> = spans.collect();
+        spans.sort_unstable_by_key(|span| span.from);
+        let mut joined: Vec<Self> = Vec::new();
+        for span in spans {
+            match joined.last_mut() {
+                // What has no end ends last.
+                Some(last) if last.to.is_none_or(|to| span.from <= to) => {
+                    last.to = last.to.zip(span.to).map(|(one, other)| one.max(other));
+                }
+                _ => joined.push(span),
+            }
+        }
+        joined
+    }
+
     /// What is left of it before `end`.
     pub fn before(self, end: MessageId) -> Self {
         self.behind(end, Order::Desc)

@@ -1,5 +1,7 @@
 //! The calls on messages, their history and reactions.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::State,
@@ -14,7 +16,7 @@ use super::{
     call::{self, Draft, Text},
     history::{self, Order, Span},
     mention,
-    purge::{self, Range},
+    purge::Range,
     resource::{self, Message},
     rules,
 };
@@ -225,6 +227,10 @@ struct RangeQuery {
     until: Option<String>,
 }
 
+/// How long the answer to a governance deletion is held back until the texts are overwritten: after that it goes on
+/// without the caller, to whom they are gone as soon as it is stated.
+const PURGE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Governance deletion: the texts of a range of time are gone on every node. For owners.
 #[utoipa::path(delete, path = "/v1/spaces/{space}/messages", tag = "messages",
     params(("space" = String, Path), RangeQuery),
@@ -254,8 +260,17 @@ async fn delete_range(
         range.state(batch);
         Reply::ok(&json!({ "deleted": deleted }))
     };
-    let answer = write.run(&app, Some(&caller), job).await?;
-    purge::overwrite(&app.store, space).await?;
+    // In a task of its own, so that the texts are overwritten also when the caller does not wait for the answer.
+    let erasure = app.erasure.clone();
+    let stating = tokio::spawn(async move {
+        let answer = write.run(&app, Some(&caller), job).await;
+        // Without success, too: where only other regions lack the fact, it stands.
+        (answer, app.erasure.ask(space))
+    });
+    let (answer, ticket) =
+        stating.await.map_err(|_| Problem::unavailable("the range could not be deleted"))?;
+    let answer = answer?;
+    erasure.done(ticket, PURGE_PATIENCE).await;
     Ok(answer)
 }
 

@@ -1,14 +1,19 @@
 //! Governance deletion: everything that was said in a range of time goes, on every node.
 //!
-//! A fact for the range is stated first; from then on each node hides what is in it, also what arrives later from a
-//! node that was cut off. Then the messages are overwritten with their tombstones, a bounded number at a time, so
-//! that other writes get their turn.
+//! A fact for the range is stated; from then on each node hides what is in it, also what arrives later from a node that
+//! was cut off. The messages are overwritten with their tombstones after that ([`crate::erasure`]), a bounded number at
+//! a time, so that other writes get their turn.
 
-use mychat_replication::store::{Batch, Store, StoreError};
+use std::sync::Arc;
+
+use mychat_replication::{
+    log::SiteId,
+    store::{Batch, Store, StoreError},
+};
 use rusqlite::{Connection, params};
 
 use super::{
-    facts::{self, PRESENT_SQL, Purge},
+    facts::{self, PRESENT_SQL, Purge, PurgeFact},
     history::{Order, Span},
     store,
 };
@@ -61,17 +66,37 @@ impl Range {
     }
 }
 
+/// The spaces of which a range was ever deleted.
+pub(super) fn spaces(db: &Connection) -> rusqlite::Result<Vec<SpaceId>> {
+    db.prepare_cached("SELECT DISTINCT space FROM message_purge")?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Those of them where that was stated in the log of `site`.
+///
+/// # Errors
+/// What SQLite says.
+pub fn purged_by(db: &Connection, site: SiteId) -> rusqlite::Result<Vec<SpaceId>> {
+    db.prepare_cached("SELECT DISTINCT space FROM message_purge WHERE substr(stamp, 9) = ?1")?
+        .query_map([site.0.as_slice()], |row| row.get(0))?
+        .collect()
+}
+
 /// Overwrites what the purges of a space cover and still has its text; says how many messages that were.
-pub(super) async fn overwrite(store: &Store, space: SpaceId) -> Result<usize, StoreError> {
-    let purges = store.read(move |db| Ok::<_, StoreError>(store::purges(db, space)?)).await?;
+///
+/// # Errors
+/// What the store says.
+pub async fn overwrite_purged(store: &Store, space: SpaceId) -> Result<usize, StoreError> {
+    let purges: Arc<[PurgeFact]> =
+        store.read(move |db| Ok::<_, StoreError>(store::purges(db, space)?)).await?.into();
     let mut overwritten = 0;
-    for fact in purges {
-        let (mut span, by) = (fact.span(), fact.purge.by);
+    for mut span in Span::joined(purges.iter().map(PurgeFact::span)) {
         loop {
             let found = store.read(move |db| Ok::<_, StoreError>(present(db, space, span)?)).await?;
             let (count, last) = (found.len(), found.last().copied());
             if count > 0 {
-                let job = move |batch: &mut Batch<'_>| Ok::<_, StoreError>(delete(batch, space, &found, by)?);
+                let purges = Arc::clone(&purges);
+                let job =
+                    move |batch: &mut Batch<'_>| Ok::<_, StoreError>(delete(batch, space, &found, &purges)?);
                 overwritten += store.write(job).await?.value;
             }
             match last {
@@ -97,12 +122,14 @@ fn delete(
     batch: &mut Batch<'_>,
     space: SpaceId,
     messages: &[MessageId],
-    by: AccountId,
+    purges: &[PurgeFact],
 ) -> rusqlite::Result<usize> {
     let mut deleted = 0;
     for id in messages {
-        if let Some(sent) = store::row(batch.connection(), space, *id)?.filter(|sent| !sent.erased) {
-            facts::delete(batch, space, *id, &sent, by)?;
+        let sent = store::row(batch.connection(), space, *id)?.filter(|sent| !sent.erased);
+        let fact = purges.iter().find(|fact| fact.covers(*id));
+        if let (Some(sent), Some(fact)) = (sent, fact) {
+            facts::delete(batch, space, *id, &sent, fact.purge.by)?;
             deleted += 1;
         }
     }

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::super::{
     facts::{self, Purge, Revision, Sent},
     history,
+    leftovers::overwrite_deleted,
     resource::{self, Message},
     store,
 };
@@ -37,6 +38,7 @@ enum Action {
     Delete { message: prop::sample::Index },
     React { message: prop::sample::Index, account: u8, on: bool },
     Purge { since: prop::sample::Index, until: prop::sample::Index },
+    Overwrite,
     Read { account: u8, message: prop::sample::Index },
     Exchange { from: usize, site: prop::sample::Index, bytes: usize },
 }
@@ -54,6 +56,7 @@ fn actions() -> impl Strategy<Value = Vec<(usize, Action)>> {
         2 => message().prop_map(|message| Delete { message }),
         3 => (message(), 0u8..2, any::<bool>()).prop_map(|(message, account, on)| React { message, account, on }),
         1 => (message(), message()).prop_map(|(since, until)| Action::Purge { since, until }),
+        1 => Just(Action::Overwrite),
         2 => (0u8..2, message()).prop_map(|(account, message)| Action::Read { account, message }),
         8 => (0..NODES, any::<prop::sample::Index>(), prop_oneof![Just(1), Just(1 << 20)])
             .prop_map(|(from, site, bytes)| Exchange { from, site, bytes }),
@@ -115,6 +118,10 @@ impl Nodes {
         if let Action::Exchange { from, site, bytes } = action {
             let site = self.stores[site.index(NODES)].site();
             return self.exchange(from, at, site, bytes).await;
+        }
+        if let Action::Overwrite = action {
+            overwrite_deleted(&self.stores[at]).await.expect("overwritten");
+            return;
         }
         self.stores[at].write(move |batch| state(batch, action)).await.expect("a write");
     }
@@ -181,7 +188,7 @@ fn state(batch: &mut Batch<'_>, action: Action) -> Result<(), StoreError> {
                 notifications::testing::read(batch, account(number), space, id)?;
             }
         }
-        Action::Exchange { .. } => {}
+        Action::Exchange { .. } | Action::Overwrite => {}
     }
     Ok(())
 }
@@ -279,6 +286,12 @@ proptest! {
                 nodes.act(at, action).await;
             }
             nodes.level().await;
+            // Two do so without having heard of each other, and leave nothing to do.
+            for store in &nodes.stores[..2] {
+                overwrite_deleted(store).await.expect("overwritten");
+            }
+            nodes.level().await;
+            assert_eq!(overwrite_deleted(&nodes.stores[2]).await.expect("nothing to do"), 0);
             let (tables, messages) = (dump(&nodes.stores[0]).await, shown(&nodes.stores[0]).await);
             for store in &nodes.stores[1..] {
                 assert_eq!(tables, dump(store).await);

@@ -1,13 +1,26 @@
 //! What is deleted is gone, and nothing else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::http::Method;
-use mychat_replication::{clock::Stamp, log::Frame, store::StoreError};
+use mychat_replication::{
+    clock::Stamp,
+    log::Frame,
+    store::{Batch, StoreError},
+};
+use rusqlite::Connection;
 use serde_json::json;
 
-use super::calls::{Room, bodies, id};
-use crate::testing::TestNode;
+use super::{
+    super::purge::Range,
+    calls::{Room, bodies, id},
+};
+use crate::{
+    erasure,
+    ids::{AccountId, SpaceId},
+    messages,
+    testing::TestNode,
+};
 
 #[tokio::test]
 async fn an_owner_deletes_a_range_of_history() {
@@ -29,20 +42,7 @@ async fn an_owner_deletes_a_range_of_history() {
     assert_eq!(deleted, json!({ "deleted": 130 }));
     let page = room.list("?limit=200").await;
     assert!(page["items"].as_array().expect("items").iter().all(|item| item["deleted"] == true));
-    let left: i64 = room
-        .node
-        .app
-        .store
-        .read(|db| {
-            Ok::<_, StoreError>(db.query_row(
-                "SELECT count(*) FROM message WHERE instr(data, CAST('secret' AS BLOB)) > 0",
-                [],
-                |row| row.get(0),
-            )?)
-        })
-        .await
-        .expect("a count");
-    assert_eq!(left, 0);
+    assert_eq!(holding(&room.node, "secret").await, 0);
     room.say(&room.member, json!({ "body": "a new start" })).await;
     assert_eq!(bodies(&room.list("?order=desc&limit=1").await), ["a new start"]);
 }
@@ -98,6 +98,73 @@ async fn a_purge_spares_what_is_sent_after_it_while_the_clock_stands_still() {
     assert_eq!(room.node.get(&one, &room.owner.token).await.expect(200), after);
 }
 
+/// How many rows hold a text, of messages or of edits.
+async fn holding(node: &TestNode, text: &'static str) -> i64 {
+    let sql = "SELECT (SELECT count(*) FROM message WHERE instr(data, CAST(?1 AS BLOB)) > 0)
+                 + (SELECT count(*) FROM message_revision WHERE instr(data, CAST(?1 AS BLOB)) > 0)";
+    let read = move |db: &Connection| Ok::<_, StoreError>(db.query_row(sql, [text], |row| row.get(0))?);
+    node.app.store.read(read).await.expect("a count")
+}
+
+/// Waits until no row holds a text.
+async fn gone(node: &TestNode, text: &'static str) {
+    let mut commits = node.app.store.commits();
+    let gone = async {
+        while holding(node, text).await > 0 {
+            commits.recv().await.expect("a commit");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the texts are gone in time");
+}
+
+/// Has the member say something so often.
+async fn say_often(room: &Room, text: &'static str, count: u64) {
+    let space: SpaceId = room.space.parse().expect("a space");
+    let author: AccountId = room.member.id.parse().expect("an account");
+    let say = move |batch: &mut Batch<'_>| {
+        for number in 0..count {
+            let at = Stamp::from_millis(1_600_000_000_000 + number);
+            messages::import(batch, space, author, at, text.into(), number.to_string())?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    room.node.app.store.write(say).await.expect("a write");
+}
+
+#[tokio::test]
+async fn a_purge_goes_on_when_its_caller_leaves() {
+    let room = Room::new().await;
+    say_often(&room, "secret", 500).await;
+    let mut commits = room.node.app.store.commits();
+    let range = format!("{}?since=2020-01-01", room.path());
+    let call = room.node.call(Method::DELETE, &range, Some(&room.owner.token), None);
+    tokio::select! {
+        _ = call => panic!("answered before anything was committed"),
+        commit = commits.recv() => { commit.expect("the fact of the purge"); }
+    }
+    gone(&room.node, "secret").await;
+}
+
+#[tokio::test]
+async fn a_purge_that_was_cut_off_by_a_stop_goes_on_after_the_start() {
+    let room = Room::new().await;
+    say_often(&room, "secret", 150).await;
+    let range = Range {
+        space: room.space.parse().expect("a space"),
+        by: room.owner.id.parse().expect("an account"),
+        since: 0,
+        until: None,
+    };
+    let state = move |batch: &mut Batch<'_>| {
+        range.state(batch);
+        Ok::<_, StoreError>(())
+    };
+    room.node.app.store.write(state).await.expect("a write");
+    assert_eq!(holding(&room.node, "secret").await, 150);
+    tokio::spawn(erasure::run(room.node.app.clone()));
+    gone(&room.node, "secret").await;
+}
+
 #[tokio::test]
 async fn a_purge_reaches_messages_that_arrive_after_it() {
     let room = Room::new().await;
@@ -109,4 +176,33 @@ async fn a_purge_reaches_messages_that_arrive_after_it() {
     far.copy_to(&room.node).await;
     let shown = room.node.get(&format!("{}/{}", room.path(), id(&late)), &room.owner.token).await.expect(200);
     assert_eq!((&shown["deleted"], &shown["body"]), (&json!(true), &json!("")));
+    // The text goes, too, at whichever node it is looked for.
+    erasure::everything(&room.node.app.store).await.expect("overwritten");
+    assert_eq!(holding(&room.node, "from afar").await, 0);
+    room.node.copy_to(&far).await;
+    assert_eq!(holding(&far, "from afar").await, 0);
+}
+
+#[tokio::test]
+async fn a_deletion_reaches_what_arrives_after_it() {
+    let room = Room::new().await;
+    let far = TestNode::of(&room.node.app.config.cluster_key);
+    let token = Some(room.member.token.as_str());
+    let wish = json!({ "body": "first text", "client_id": "c" });
+    room.node.copy_to(&far).await;
+    let message = room.say(&room.member, wish.clone()).await;
+    // The same once more at a node that has not heard of it, and an edit of the message that it turns out to be.
+    far.post(&room.path(), &room.member.token, wish).await.expect(201);
+    room.node.copy_to(&far).await;
+    let path = format!("{}/{}", room.path(), id(&message));
+    far.call(Method::PATCH, &path, token, Some(json!({ "body": "second text" }))).await.expect(200);
+    room.node.call(Method::DELETE, &path, token, None).await.expect(204);
+    far.copy_to(&room.node).await;
+    assert_eq!((holding(&room.node, "first text").await, holding(&room.node, "second text").await), (1, 1));
+    erasure::everything(&room.node.app.store).await.expect("overwritten");
+    room.node.copy_to(&far).await;
+    for node in [&room.node, &far] {
+        assert_eq!((holding(node, "first text").await, holding(node, "second text").await), (0, 0));
+    }
+    assert_eq!(erasure::everything(&far.app.store).await.expect("nothing to do"), 0);
 }
