@@ -98,7 +98,7 @@ fn a_client_that_knows_a_message_hears_of_an_edit_that_came_to_its_next_node_bef
     });
     let draft =
         Draft { author: me, text: text("one"), client_id: None, reply_to: None, thread: None, random: 7 };
-    let message = a.write(move |batch| send(batch, space, draft)).id;
+    let message = a.write(move |batch| send(batch, space, draft)).id();
     let site = a.store.site();
     b.take(&a, site, 2);
     let two = text("two");
@@ -141,7 +141,7 @@ fn a_client_that_was_told_of_an_older_edit_hears_again_of_the_one_that_it_knew()
         });
         let draft =
             Draft { author: me, text: text("one"), client_id: None, reply_to: None, thread: None, random: 7 };
-        let message = a.write(move |batch| send(batch, space, draft)).id;
+        let message = a.write(move |batch| send(batch, space, draft)).id();
         let site = a.store.site();
         b.take(&a, site, 2);
         c.take(&a, site, 2);
@@ -207,7 +207,7 @@ impl Scene {
         let messages = [7, 8].map(|random| {
             let text = Text::new("one".into(), Vec::new());
             let draft = Draft { author: me, text, client_id: None, reply_to: None, thread: None, random };
-            a.write(move |batch| send(batch, space, draft)).id
+            a.write(move |batch| send(batch, space, draft)).id()
         });
         others.iter_mut().for_each(|other| other.take_all(a));
         Self { nodes, me, space, messages, _folder: folder }
@@ -381,7 +381,7 @@ fn i5_a_client_hears_elsewhere_of_an_edit_that_its_node_had_before_the_message()
     let text = |body: &str| Text::new(body.into(), Vec::new());
     let draft =
         Draft { author: me, text: text("new"), client_id: None, reply_to: None, thread: None, random: 9 };
-    scene.messages[0] = scene.nodes[0].write(move |batch| send(batch, space, draft)).id;
+    scene.messages[0] = scene.nodes[0].write(move |batch| send(batch, space, draft)).id();
     let knows = scene.all(0);
     scene.take(1, 0, ALL);
     scene.change(1, 0, Change::Edits, false);

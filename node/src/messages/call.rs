@@ -56,11 +56,31 @@ pub struct Draft {
     pub random: u64,
 }
 
-/// Sends a message; gives the one that the author's `client_id` stands for already, if there is one.
+/// What became of a draft.
+#[derive(Debug, Clone)]
+pub enum Posted {
+    /// It was sent.
+    New(Arc<Message>),
+    /// Nothing is written: the author's `client_id` stands for this message already, which takes long to show.
+    Known(MessageId),
+}
+
+impl Posted {
+    /// The message's id.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        match self {
+            Self::New(message) => message.id,
+            Self::Known(id) => *id,
+        }
+    }
+}
+
+/// Sends a message, unless the author's `client_id` stands for one already.
 ///
 /// # Errors
 /// When the author is no member, or a message that is referred to is not there.
-pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Arc<Message>, Problem> {
+pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Posted, Problem> {
     let Draft { author, text: Text { body, html, mentions }, client_id, .. } = draft;
     let db = batch.connection();
     spaces::require_member(db, space, author)?;
@@ -68,8 +88,8 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Arc<M
     if let Some(client_id) = &client_id
         && let Some(id) = store::sent(db, space, author, client_id)?
     {
-        if let Some(message) = resource::resource(db, space, id)? {
-            return Ok(Arc::new(message));
+        if store::row(db, space, id)?.is_some() {
+            return Ok(Posted::Known(id));
         }
         alone = false;
     }
@@ -80,10 +100,10 @@ pub fn send(batch: &mut Batch<'_>, space: SpaceId, draft: Draft) -> Result<Arc<M
     // A purge may be of messages that are yet to come.
     alone &= !store::purges(batch.connection(), space)?.iter().any(|purge| purge.covers(id));
     if alone {
-        return Ok(facts::send_noted(batch, space, id, sent, html));
+        return Ok(Posted::New(facts::send_noted(batch, space, id, sent, html)));
     }
     facts::send(batch, space, id, &sent);
-    Ok(Arc::new(Message::fresh(space, id, sent, html)))
+    Ok(Posted::New(Arc::new(Message::fresh(space, id, sent, Some(html)))))
 }
 
 /// A message that another one refers to must be there.
@@ -107,7 +127,7 @@ pub fn edit(
 ) -> Result<Message, Problem> {
     let db = batch.connection();
     spaces::require_member(db, space, by)?;
-    let now = resource::resource(db, space, message)?.ok_or_else(rules::no_message)?;
+    let now = resource::unrendered(db, space, message)?.ok_or_else(rules::no_message)?;
     if now.author != by {
         return Err(Problem::forbidden("only its author may change a message"));
     }
@@ -116,7 +136,7 @@ pub fn edit(
     }
     let Text { body, html, mentions } = text;
     if now.body == body {
-        return Ok(now);
+        return Ok(Message { html: Some(html), ..now });
     }
     let revision = Revision::Edited { by, body: body.clone(), mentions: mentions.clone() };
     let at = facts::revise(batch, space, now.id, &revision);
@@ -165,7 +185,7 @@ pub fn react(
 ) -> Result<(), Problem> {
     let db = batch.connection();
     spaces::require_member(db, space, account)?;
-    let message = resource::resource(db, space, message)?.ok_or_else(rules::no_message)?;
+    let message = resource::unrendered(db, space, message)?.ok_or_else(rules::no_message)?;
     if message.deleted {
         return Err(rules::deleted());
     }

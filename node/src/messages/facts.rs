@@ -111,7 +111,7 @@ pub(super) fn send_noted(
     html: String,
 ) -> Arc<Message> {
     batch.insert("message", vec![space.value(), id.value()], packed::encode(&sent));
-    let message = Arc::new(Message::fresh(space, id, sent, html));
+    let message = Arc::new(Message::fresh(space, id, sent, Some(html)));
     batch.note(Fresh(Arc::clone(&message)));
     #[cfg(feature = "next")]
     crate::next::note(batch, space, id, &message.body);

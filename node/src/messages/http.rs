@@ -1,6 +1,9 @@
 //! The calls on messages, their history and reactions.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    call::{self, Draft, Text},
+    call::{self, Draft, Posted, Text},
     history::{self, Order, Span},
     mention,
     purge::Range,
@@ -90,8 +93,21 @@ async fn send(
         thread: new.thread,
         random: rand::random(),
     };
-    let job = move |batch: &mut Batch<'_>| Reply::created(&call::send(batch, space, draft)?);
-    write.run(&app, Some(&caller), job).await
+    let known = Arc::new(OnceLock::new());
+    let found = Arc::clone(&known);
+    let job = move |batch: &mut Batch<'_>| match call::send(batch, space, draft)? {
+        Posted::New(message) => Reply::created(&message),
+        Posted::Known(id) => {
+            let _ = found.set(id);
+            Err(rules::sent_before())
+        }
+    };
+    let answer = write.clone().run(&app, Some(&caller), job).await;
+    let Some(id) = known.get().copied() else { return answer };
+    // Shown after the writer's turn, and then answered, and kept, as if that had been done in it.
+    let message =
+        app.store.read(move |db| resource::resource(db, space, id)?.ok_or_else(rules::no_message)).await?;
+    write.run(&app, Some(&caller), move |_| Reply::created(&message)).await
 }
 
 /// Bodies from this size on are rendered where they hold up nobody else, in bytes.

@@ -85,8 +85,16 @@ static SANITIZER: LazyLock<Builder<'static>> = LazyLock::new(|| {
     builder
 });
 
+/// What was rendered in a writer's turn, where nothing should be.
+#[cfg(test)]
+pub(super) static BY_WRITERS: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
 /// Renders a message's body.
 pub(super) fn render(body: &str) -> String {
+    #[cfg(test)]
+    if std::thread::current().name() == Some("store-writer") {
+        BY_WRITERS.lock().expect("no panic").push(body.to_owned());
+    }
     if is_plain(body) {
         return format!("<p>{}</p>\n", body.trim_end_matches(' '));
     }

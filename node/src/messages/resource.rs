@@ -61,14 +61,14 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message that was neither changed nor reacted to, with its body rendered.
-    pub(super) fn fresh(space: SpaceId, id: MessageId, sent: Sent, html: String) -> Self {
+    /// A message that was neither changed nor reacted to, with its body as it was rendered.
+    pub(super) fn fresh(space: SpaceId, id: MessageId, sent: Sent, html: Option<String>) -> Self {
         Self {
             id,
             space,
             author: sent.author,
             body: sent.body,
-            html: Some(html),
+            html,
             sent_at: timestamp::rfc3339(id.stamp()),
             edited_at: None,
             deleted: false,
@@ -150,22 +150,27 @@ impl Extras {
     }
 
     /// The message with everything that belongs to it.
-    pub fn complete(&mut self, space: SpaceId, id: MessageId, mut sent: Sent) -> Message {
+    pub fn complete(&mut self, space: SpaceId, id: MessageId, sent: Sent) -> Message {
+        let mut message = self.unrendered(space, id, sent);
+        message.html = (!message.deleted).then(|| markdown::render(&message.body));
+        message
+    }
+
+    /// The same but for the HTML, which takes long.
+    fn unrendered(&mut self, space: SpaceId, id: MessageId, mut sent: Sent) -> Message {
         let deleted = self.deleted(id, &sent);
         let state = self.states.remove(&id);
         let edited_at = state.as_ref().and_then(|state| state.edited).map(|at| timestamp::rfc3339(at.stamp));
         if deleted {
-            let html = String::new();
-            let tombstone = Message::fresh(space, id, sent.tombstone(), html);
-            return Message { html: None, edited_at, deleted, ..tombstone };
+            let tombstone = Message::fresh(space, id, sent.tombstone(), None);
+            return Message { edited_at, deleted, ..tombstone };
         }
         if let Some(State { body: Some(body), mentions, .. }) = state {
             sent.body = body;
             sent.mentions = mentions;
         }
-        let html = markdown::render(&sent.body);
         let reactions = self.reactions.remove(&id).unwrap_or_default();
-        Message { edited_at, reactions, ..Message::fresh(space, id, sent, html) }
+        Message { edited_at, reactions, ..Message::fresh(space, id, sent, None) }
     }
 }
 
@@ -178,6 +183,17 @@ pub fn resource(db: &Connection, space: SpaceId, id: MessageId) -> rusqlite::Res
     let id = store::original_of(db, space, id)?.unwrap_or(id);
     let Some(sent) = store::row(db, space, id)? else { return Ok(None) };
     Ok(Some(Extras::read(db, space, id, id)?.complete(space, id, sent)))
+}
+
+/// The same without its HTML, for the writer's turn.
+pub(super) fn unrendered(
+    db: &Connection,
+    space: SpaceId,
+    id: MessageId,
+) -> rusqlite::Result<Option<Message>> {
+    let id = store::original_of(db, space, id)?.unwrap_or(id);
+    let Some(sent) = store::row(db, space, id)? else { return Ok(None) };
+    Ok(Some(Extras::read(db, space, id, id)?.unrendered(space, id, sent)))
 }
 
 /// The latest message of a space that is not deleted, as far as there is one among the last few.

@@ -46,6 +46,11 @@ pub(super) fn no_message() -> Problem {
     Problem::not_found("there is no such message")
 }
 
+/// The problem of a message that was sent before under the same client id: it is answered with that one instead.
+pub(super) fn sent_before() -> Problem {
+    Problem::conflict("the client_id is that of a message")
+}
+
 /// The problem of a message that is deleted.
 pub(super) fn deleted() -> Problem {
     Problem::conflict("the message is deleted")

@@ -141,11 +141,11 @@ fn carry_out(
             let length = body.len();
             let draft =
                 Draft { author: by, text: text(body), client_id: None, reply_to: None, thread: None, random };
-            let message = call::send(batch, space, draft)?;
+            let message = call::send(batch, space, draft)?.id();
             if upgraded {
-                upgrade::note(batch, &message.id.bytes(), length);
+                upgrade::note(batch, &message.bytes(), length);
             }
-            return Ok(Some((space, message.id)));
+            return Ok(Some((space, message)));
         }
         Call::Edit { space, message, body } => {
             call::edit(batch, space, message, by, text(body))?;

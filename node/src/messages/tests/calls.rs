@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     events::Event,
     ids::{AccountId, At, MessageId, SpaceId},
-    messages::{self, facts::Purge},
+    messages::{self, facts::Purge, markdown::BY_WRITERS},
     packed,
     testing::{Person, TestNode},
 };
@@ -220,6 +220,36 @@ async fn edits_and_deletions() {
         let path = format!("{}/{unknown}", room.path());
         room.node.get(&path, &room.owner.token).await.is_problem(404, "not_found");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_rendered_in_the_writers_turn() {
+    let room = Room::new().await;
+    let token = Some(room.member.token.as_str());
+    let text = |number: u8| format!("*text {number} of the test of who renders*");
+    let wish = json!({ "body": text(1), "client_id": "c" });
+    let sent = room.say(&room.member, wish.clone()).await;
+    let path = format!("{}/{}", room.path(), id(&sent));
+    let patch = async |body: String| {
+        room.node.call(Method::PATCH, &path, token, Some(json!({ "body": body }))).await.expect(200)
+    };
+    assert_eq!(patch(text(1)).await, sent);
+    assert_eq!(patch(text(2)).await["html"], format!("<p><em>{}</em></p>\n", text(2).trim_matches('*')));
+    assert_eq!(patch(text(2)).await["html"], format!("<p><em>{}</em></p>\n", text(2).trim_matches('*')));
+    room.node.call(Method::PUT, &format!("{path}/reactions/x"), token, None).await.expect(204);
+    // Sent again it is the message as it is now; what is kept for the key stays as it was answered.
+    let key = [("idempotency-key", "k")];
+    let again = async || {
+        room.node.call_with(Method::POST, &room.path(), token, Some(wish.clone()), &key).await.expect(201)
+    };
+    let shown = room.node.get(&path, &room.member.token).await.expect(200);
+    assert_eq!((&shown["body"], &shown["reactions"]), (&json!(text(2)), &json!({ "x": [room.member.id] })));
+    assert_eq!(again().await, shown);
+    patch(text(3)).await;
+    assert_eq!(again().await, shown);
+    let by_writers = BY_WRITERS.lock().expect("no panic");
+    let rendered: Vec<_> = by_writers.iter().filter(|body| body.contains("of who renders")).collect();
+    assert!(rendered.is_empty(), "{rendered:?}");
 }
 
 #[tokio::test]
