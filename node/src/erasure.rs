@@ -1,7 +1,8 @@
-//! Overwrites what is deleted and still there.
+//! Overwrites what is deleted or erased and still there.
 //!
-//! A deletion is a fact, and hides from then on whatever it covers. The texts are overwritten after it, by a task of the
-//! node that goes on when the caller has left, a bounded number at a time, so that other writes get their turn:
+//! A deletion is a fact, and hides from then on whatever it covers; so is the erasure of an account. What an erasure or the
+//! deletion of one message finds it overwrites by itself. The rest is left to a task of the node that goes on when the
+//! caller has left, a bounded number at a time, so that other writes get their turn:
 //!
 //! - at the node where a range was deleted, **at once**, and again when it starts, if it was stopped before the end;
 //! - at each node **once an hour**, at a time of its own: what arrived only after the fact that covers it, or was left
@@ -19,7 +20,7 @@ use std::{
 use mychat_replication::store::{Store, StoreError};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{app::App, ids::SpaceId, messages};
+use crate::{accounts, app::App, ids::SpaceId, messages};
 
 /// How often everything is looked through.
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -133,5 +134,5 @@ async fn purged(store: &Store, spaces: BTreeSet<SpaceId>) -> Result<usize, Store
 
 /// Looks through everything.
 pub(crate) async fn everything(store: &Store) -> Result<usize, StoreError> {
-    messages::overwrite_deleted(store).await
+    Ok(accounts::closing::erase_late(store).await? + messages::overwrite_deleted(store).await?)
 }

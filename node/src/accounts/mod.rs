@@ -8,8 +8,8 @@
 //!
 //! An account is a write-once row `account`, and a stamped fact for each thing that was stated about it since
 //! (`account_fact`); the latest fact of a field counts. E-mail addresses and handles are unique by claims (see
-//! [`crate::claims`]): an account shows them only while it owns the claim. From all this each node derives
-//! `local_account`, a table of profiles as they are now.
+//! [`crate::claims`]): an account shows them only while it owns the claim. That an account is erased is final, whatever
+//! arrives after it. From all this each node derives `local_account`, a table of profiles as they are now.
 
 pub mod closing;
 mod export;

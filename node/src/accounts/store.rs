@@ -207,6 +207,21 @@ pub fn is_active(db: &Connection, id: AccountId) -> rusqlite::Result<Option<bool
         .optional()
 }
 
+/// Whether the account was ever erased, which is final.
+pub(super) fn is_erased(db: &Connection, id: AccountId) -> rusqlite::Result<bool> {
+    let mut statement = db.prepare_cached(
+        "SELECT data FROM account_fact WHERE account = ?1 AND field = 'state' AND data IS NOT NULL",
+    )?;
+    let mut facts = statement.query([id])?;
+    while let Some(row) = facts.next()? {
+        let fact: Option<Fact> = packed::decode(row.get_ref(0)?.as_blob()?);
+        if fact.and_then(|fact| fact.value).as_deref() == Some(ERASED) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The account that owns a handle (in any case, with or without a leading `@`).
 ///
 /// # Errors
@@ -352,6 +367,7 @@ fn derive_account(db: &Connection, id: AccountId) -> rusqlite::Result<()> {
     let Some(founded) = founded.and_then(|data| packed::decode::<Founded>(&data)) else { return Ok(()) };
 
     let mut values: [Option<String>; Field::ALL.len()] = Default::default();
+    let mut erased = false;
     let mut statement = db.prepare_cached(
         "SELECT field, data FROM account_fact WHERE account = ?1 AND data IS NOT NULL ORDER BY field, at",
     )?;
@@ -363,7 +379,13 @@ fn derive_account(db: &Connection, id: AccountId) -> rusqlite::Result<()> {
             Some(name) => claims::owner(db, field.as_str(), name)? == Some(id.0),
             None => true,
         };
+        erased |= field == Field::State && fact.value.as_deref() == Some(ERASED);
         values[field as usize] = fact.value.filter(|_| owned);
+    }
+    if erased {
+        // Final, whatever arrives after it.
+        values = Default::default();
+        values[Field::State as usize] = Some(ERASED.to_owned());
     }
     let [name, handle, email, phone, address, avatar, state] = values;
     db.prepare_cached("REPLACE INTO local_account VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?

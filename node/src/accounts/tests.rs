@@ -4,7 +4,10 @@ use axum::http::{Method, header};
 use mychat_replication::cluster::ClusterKey;
 use serde_json::{Value, json};
 
-use crate::testing::{PASSWORD, TestNode};
+use crate::{
+    ids::AccountId,
+    testing::{PASSWORD, TestNode},
+};
 
 fn credentials(email: &str, password: &str) -> Value {
     json!({ "email": email, "password": password })
@@ -415,6 +418,63 @@ async fn a_deactivated_account_keeps_its_data_and_an_erased_one_does_not() {
     }
     // The address is free again.
     one.sign_up("Bob").await;
+}
+
+#[tokio::test]
+async fn what_arrives_of_an_account_after_its_erasure_is_not_shown_and_goes() {
+    let cluster = ClusterKey::generate();
+    let (one, two) = (TestNode::of(&cluster), TestNode::of(&cluster));
+    let (ada, eve) = (one.sign_up("Ada").await, one.sign_up("Eve").await);
+    one.copy_to(&two).await;
+    let (me, late) = ("/v1/accounts/me", "late@example.org");
+    one.call(Method::DELETE, "/v1/accounts/me?mode=erase", Some(&ada.token), None).await.expect(202);
+    // Meanwhile at a node that has not heard of it.
+    let new = json!({ "name": "Late", "email": late, "avatar": "https://late.example/a.png" });
+    two.call(Method::PATCH, me, Some(&ada.token), Some(new)).await.expect(200);
+    let preferences = json!({ "language": "la-TE" });
+    two.call(Method::PUT, "/v1/accounts/me/preferences", Some(&ada.token), Some(preferences))
+        .await
+        .expect(200);
+    two.call(Method::POST, "/v1/sessions", None, Some(credentials(late, PASSWORD))).await.expect(201);
+    two.call(Method::DELETE, "/v1/accounts/me?mode=deactivate", Some(&ada.token), None).await.expect(202);
+    two.copy_to(&one).await;
+    one.copy_to(&two).await;
+    let shown = async |node: &TestNode| {
+        let account = node.get(&format!("/v1/accounts/{}", ada.id), &eve.token).await.expect(200);
+        json!([account["name"], account["handle"], account["avatar"], account["active"]])
+    };
+    for node in [&one, &two] {
+        assert_eq!(shown(node).await, json!([null, null, null, false]));
+    }
+
+    // At both, which have not heard of each other's doing.
+    for node in [&one, &two] {
+        assert_eq!(crate::erasure::everything(&node.app.store).await.expect("erased"), 1);
+    }
+    one.copy_to(&two).await;
+    two.copy_to(&one).await;
+    let id: AccountId = ada.id.parse().expect("an id");
+    for node in [&one, &two] {
+        assert_eq!(crate::erasure::everything(&node.app.store).await.expect("nothing to do"), 0);
+        let left = node.app.store.read(move |db| {
+            let mut left = 0;
+            for (table, which) in [
+                ("account_fact", "account = ?1 AND field <> 'state'"),
+                ("credential", "account = ?1"),
+                ("preference", "account = ?1"),
+                ("session", "account = ?1"),
+                ("claim", "claimant = ?1"),
+            ] {
+                let sql = format!("SELECT count(*) FROM {table} WHERE {which} AND data IS NOT NULL");
+                left += db.query_row(&sql, [id], |row| row.get::<_, u32>(0))?;
+            }
+            Ok::<_, crate::http::Problem>(left)
+        });
+        assert_eq!(left.await, Ok(0));
+        assert_eq!(shown(node).await, json!([null, null, null, false]));
+        let sign_in = node.call(Method::POST, "/v1/sessions", None, Some(credentials(late, PASSWORD))).await;
+        sign_in.is_problem(401, "unauthorized");
+    }
 }
 
 #[tokio::test]
