@@ -18,6 +18,7 @@ use super::{
 use crate::{
     http::Problem,
     ids::{AccountId, SessionId},
+    spaces,
 };
 
 /// How to close an account.
@@ -38,6 +39,7 @@ pub fn close(batch: &mut Batch<'_>, account: AccountId, mode: Mode) -> Result<()
     for session in open_sessions(batch.connection(), account)? {
         sessions::end(batch, account, session);
     }
+    spaces::pass_on(batch, account)?;
     let state = match mode {
         Mode::Deactivate => DEACTIVATED,
         Mode::Erase => {

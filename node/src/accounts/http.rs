@@ -303,6 +303,9 @@ pub struct Close {
 }
 
 /// Closes the caller's account and ends its sessions. Its messages stay.
+///
+/// A space that has no other active owner passes to its member with the highest role, of several to the one who has been a
+/// member the longest.
 #[utoipa::path(delete, path = "/v1/accounts/me", tag = "accounts", params(Close), security(("bearer" = [])),
     responses((status = 202, description = "done here, and on its way to every node")))]
 async fn close(

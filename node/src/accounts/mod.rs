@@ -29,7 +29,7 @@ pub use export::Exports;
 pub use sessions::{Standing, standing};
 pub use standings::Standings;
 pub use store::{
-    Account, MIGRATIONS, PublicAccount, by_handle, derive, event_of, exists, is_active, profile,
+    Account, MIGRATIONS, PublicAccount, by_handle, can_sign_in, derive, event_of, exists, is_active, profile,
     public_profile,
 };
 

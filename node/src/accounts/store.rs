@@ -222,6 +222,14 @@ pub(super) fn is_erased(db: &Connection, id: AccountId) -> rusqlite::Result<bool
     Ok(false)
 }
 
+/// Whether this node knows the account, it is active, and it is not one that was made for the speaker of an imported log.
+///
+/// # Errors
+/// What SQLite says.
+pub fn can_sign_in(db: &Connection, id: AccountId) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM local_account WHERE id = ?1 AND active AND NOT imported")?.exists([id])
+}
+
 /// The account that owns a handle (in any case, with or without a leading `@`).
 ///
 /// # Errors

@@ -154,7 +154,7 @@ pub fn delete(
     by: AccountId,
 ) -> Result<(), Problem> {
     let db = batch.connection();
-    let role = spaces::require_member(db, space, by)?;
+    let role = spaces::require_role(db, space, by)?;
     let id = store::canonical(db, space, message)?.ok_or_else(rules::no_message)?;
     let sent = store::row(db, space, id)?.ok_or_else(rules::no_message)?;
     if sent.author != by && role < Role::Admin {

@@ -40,7 +40,7 @@ pub(super) struct Range {
 impl Range {
     /// Whether it may be done.
     pub fn check(&self, db: &Connection) -> Result<(), Problem> {
-        match spaces::require_member(db, self.space, self.by)? {
+        match spaces::require_role(db, self.space, self.by)? {
             Role::Owner => Ok(()),
             _ => Err(Problem::forbidden("only an owner of the space may delete its history")),
         }

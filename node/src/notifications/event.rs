@@ -15,7 +15,7 @@ use crate::{events::Event, spaces};
 pub fn event_of(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Event>> {
     let Some((account, space, mark)) = store::decode(row) else { return Ok(None) };
     if store::mark(db, account, space)?.is_some_and(|latest| latest > mark.message)
-        || spaces::role(db, space, account)?.is_none()
+        || !spaces::is_member(db, space, account)?
     {
         return Ok(None);
     }

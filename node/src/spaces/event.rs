@@ -108,11 +108,9 @@ fn moved(
     // Who comes or goes hears of it as well: the space's streams have not been told yet, or no more.
     let accounts = vec![account];
     let (kind, data) = match standing.role {
-        Some(role) => {
+        Some(_) => {
             // Nothing of a space whose founding is not here yet: it will be announced with its members then.
-            if query::role(db, space, account)?.is_none() {
-                return Ok(None);
-            }
+            let Some(role) = query::role(db, space, account)? else { return Ok(None) };
             let since = query::since(db, space, account)?.unwrap_or(at.stamp);
             let mut data = Member::new(db, account, role, since)?.json();
             data["space"] = json!(space);

@@ -128,7 +128,7 @@ pub fn join(
     account: AccountId,
     as_role: Role,
 ) -> rusqlite::Result<bool> {
-    if query::role(batch.connection(), space, account)?.is_some() {
+    if query::is_member(batch.connection(), space, account)? {
         return Ok(false);
     }
     set_role(batch, space, account, Some(as_role), account);

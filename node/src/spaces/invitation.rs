@@ -91,7 +91,7 @@ pub(super) fn check_inviter(
     role: Role,
 ) -> Result<(), Problem> {
     let db = batch.connection();
-    let by = rules::require_member(db, space, caller)?;
+    let by = rules::require_role(db, space, caller)?;
     let visibility = query::visibility(db, space)?.ok_or_else(rules::no_space)?;
     rules::check_invitation(visibility, by, role)
 }
@@ -108,7 +108,7 @@ pub(super) fn accept(
     if query::visibility(db, space)?.is_none() {
         return Err(gone("the space is not there any more, or not yet known to this node"));
     }
-    if query::role(db, space, account)?.is_some() {
+    if query::is_member(db, space, account)? {
         let space = resource::resource(db, space, Some(account))?.ok_or_else(rules::no_space)?;
         return Reply::ok(&space);
     }

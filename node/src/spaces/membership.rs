@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     Role, Visibility, facts, query,
     rules::{self, RoleChange},
+    succession,
 };
 use crate::{
     accounts,
@@ -70,6 +71,8 @@ pub(super) fn put(
         return Err(rules::no_account());
     }
     let since = query::since(db, space, account)?;
+    // Before the change, with which another member might become the heir.
+    succession::confirm(batch, space, caller)?;
     let stated = if change.from == change.to {
         since.unwrap_or_default()
     } else {
@@ -94,6 +97,9 @@ pub fn remove(
         return Err(Problem::not_found("the account is not a member of the space"));
     }
     change.check()?;
+    if !change.own {
+        succession::confirm(batch, space, caller)?;
+    }
     facts::set_role(batch, space, account, None, caller);
     Ok(Reply::no_content())
 }

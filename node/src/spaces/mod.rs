@@ -15,8 +15,8 @@
 //!   equal stamps that of the larger site id. Two admins who rename a space at once end with the later name, and
 //!   somebody who is removed and promoted at once ends as the later of the two says.
 //! - A deletion is final, whatever else is stated before or after it.
-//! - A rule is checked by the node that takes the call, against what that node holds. So two last owners who leave
-//!   at the same time at different nodes leave a space without an owner; its admins may then name one.
+//! - A rule is checked by the node that takes the call, against what that node holds. So two last owners may leave at
+//!   the same time at different nodes; a space without an active owner passes to another member (`succession`).
 //! - A direct conversation's id is computed from its set of accounts, and the content of its founding row too, so
 //!   that nodes that begin it at the same time write the same row. Its first membership fact says since when it is.
 
@@ -29,6 +29,7 @@ mod query;
 mod resource;
 mod rules;
 mod store;
+mod succession;
 
 #[cfg(test)]
 mod tests;
@@ -41,11 +42,12 @@ pub use facts::{found, join};
 pub use http::routes;
 pub use membership::{Member, remove as remove_member};
 pub use query::{
-    Access, access, ever_of, members_of, named, role, since, some_members_of, spaces_of, visible,
+    Access, access, ever_of, is_member, members_of, named, role, since, some_members_of, spaces_of, visible,
 };
 pub use resource::{Space, resource};
-pub use rules::require_member;
+pub use rules::{require_member, require_role};
 pub use store::{MIGRATIONS, derive};
+pub use succession::pass_on;
 
 /// What somebody may do in a space; each role may do all that the ones before it may.
 #[derive(

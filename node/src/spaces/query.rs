@@ -3,8 +3,9 @@
 use mychat_replication::clock::Stamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Role, Visibility, facts::Standing};
+use super::{Role, Visibility, facts::Standing, succession};
 use crate::{
+    accounts,
     ids::{AccountId, At, SpaceId},
     packed,
 };
@@ -24,19 +25,38 @@ pub(super) struct Current {
 /// How a space looks to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// As to a member with this role.
-    Member(Role),
+    /// As to a member.
+    Member,
     /// Public, and not joined: its description may be seen, its content not.
     Open,
     /// As if it did not exist.
     Hidden,
 }
 
+/// Whether the account is a member of the space; of one that is deleted or unknown nobody is.
+///
+/// # Errors
+/// What SQLite says.
+pub fn is_member(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Result<bool> {
+    Ok(stated_role(db, space, account)?.is_some())
+}
+
 /// The account's role in the space; `None` for those who are no members, and in spaces that are deleted or unknown.
+///
+/// The heir of a space without an active owner is its owner.
 ///
 /// # Errors
 /// What SQLite says.
 pub fn role(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Result<Option<Role>> {
+    match stated_role(db, space, account)? {
+        Some(role) if role < Role::Owner && succession::heir(db, space, None)? == Some(account) => {
+            Ok(Some(Role::Owner))
+        }
+        stated => Ok(stated),
+    }
+}
+
+fn stated_role(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Result<Option<Role>> {
     db.prepare_cached(
         "SELECT m.role FROM local_member m JOIN local_space s ON s.id = m.space
          WHERE m.space = ?1 AND m.account = ?2 AND s.deleted = 0",
@@ -70,8 +90,8 @@ pub fn since(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::R
 /// # Errors
 /// What SQLite says.
 pub fn access(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Result<Access> {
-    if let Some(role) = role(db, space, account)? {
-        return Ok(Access::Member(role));
+    if is_member(db, space, account)? {
+        return Ok(Access::Member);
     }
     Ok(match visibility(db, space)? {
         Some(Visibility::Public) => Access::Open,
@@ -160,12 +180,21 @@ pub(super) fn current(db: &Connection, id: SpaceId) -> rusqlite::Result<Option<C
     .optional()
 }
 
-/// Whether the space has another owner than `account`, and whether it has another member at all.
+/// Whether the space has another active owner than `account`, and whether it has another active member at all.
 pub(super) fn others(db: &Connection, space: SpaceId, account: AccountId) -> rusqlite::Result<(bool, bool)> {
-    db.prepare_cached(
-        "SELECT coalesce(max(role = 'owner'), 0), count(*) > 0 FROM local_member WHERE space = ?1 AND account <> ?2",
-    )?
-    .query_row((space, account), |row| Ok((row.get(0)?, row.get(1)?)))
+    if succession::is_owned(db, space, Some(account))? {
+        return Ok((true, true));
+    }
+    let heir = succession::heir(db, space, None)?;
+    let mut others =
+        db.prepare_cached("SELECT account FROM local_member WHERE space = ?1 AND account <> ?2")?;
+    let mut others = others.query((space, account))?;
+    while let Some(other) = others.next()? {
+        if accounts::is_active(db, other.get(0)?)? != Some(false) {
+            return Ok((heir.is_some_and(|heir| heir != account), true));
+        }
+    }
+    Ok((false, false))
 }
 
 /// Up to `limit` members after `after`, by account, with role and the start of their membership.
@@ -176,10 +205,15 @@ pub(super) fn members_after(
     limit: usize,
 ) -> rusqlite::Result<Vec<(AccountId, Role, Stamp)>> {
     let after = after.map_or_else(Vec::new, |account| account.bytes().to_vec());
+    let heir = succession::heir(db, space, None)?;
     db.prepare_cached(
         "SELECT account, role, since FROM local_member WHERE space = ?1 AND account > ?2 ORDER BY account LIMIT ?3",
     )?
-    .query_map(params![space, after, limit as i64], |row| Ok((row.get(0)?, row.get(1)?, stamp(row, 2)?)))?
+    .query_map(params![space, after, limit as i64], |row| {
+        let account = row.get(0)?;
+        let role = if heir == Some(account) { Role::Owner } else { row.get(1)? };
+        Ok((account, role, stamp(row, 2)?))
+    })?
     .collect()
 }
 

@@ -62,21 +62,30 @@ pub(super) fn retention(days: Option<u32>) -> Result<Option<u32>, Problem> {
     }
 }
 
-/// The role of an account that must be a member.
+/// Checks that an account is a member.
 ///
 /// # Errors
 /// 404 for a space that the account may not know of, 403 for a public one that it has not joined.
-pub fn require_member(db: &Connection, space: SpaceId, account: AccountId) -> Result<Role, Problem> {
+pub fn require_member(db: &Connection, space: SpaceId, account: AccountId) -> Result<(), Problem> {
     match query::access(db, space, account)? {
-        Access::Member(role) => Ok(role),
+        Access::Member => Ok(()),
         Access::Open => Err(Problem::forbidden("only members may do this; the space can be joined")),
         Access::Hidden => Err(no_space()),
     }
 }
 
+/// The role of an account that must be a member. Where that is enough, [`require_member`] costs less.
+///
+/// # Errors
+/// As with [`require_member`].
+pub fn require_role(db: &Connection, space: SpaceId, account: AccountId) -> Result<Role, Problem> {
+    require_member(db, space, account)?;
+    query::role(db, space, account)?.ok_or_else(no_space)
+}
+
 /// The role of an account that must be an admin or owner.
 pub(super) fn require_admin(db: &Connection, space: SpaceId, account: AccountId) -> Result<Role, Problem> {
-    let role = require_member(db, space, account)?;
+    let role = require_role(db, space, account)?;
     if role < Role::Admin {
         return Err(Problem::forbidden("only an owner or admin of the space may do this"));
     }
@@ -103,9 +112,9 @@ pub(super) struct RoleChange {
     pub own: bool,
     pub from: Option<Role>,
     pub to: Option<Role>,
-    /// Whether there is an owner besides the account that it is about.
+    /// Whether there is an active owner besides the account that it is about.
     pub other_owner: bool,
-    /// Whether there is a member besides that account.
+    /// Whether there is an active member besides that account.
     pub others: bool,
 }
 
@@ -142,7 +151,7 @@ impl RoleChange {
             (None, Some(to)) if to <= Role::Member => Ok(()),
             // Leaving, or stepping down.
             (Some(_), None) => Ok(()),
-            (Some(from), Some(to)) if to < from || self.admin_names_owner() => Ok(()),
+            (Some(from), Some(to)) if to < from => Ok(()),
             _ => Err(Problem::forbidden("nobody may raise their own role")),
         }
     }
@@ -159,18 +168,10 @@ impl RoleChange {
         if by < Role::Owner && self.from == Some(Role::Owner) {
             return Err(Problem::forbidden("only an owner may change or remove an owner"));
         }
-        if by < Role::Owner && self.to == Some(Role::Owner) && !self.admin_names_owner() {
+        if by < Role::Owner && self.to == Some(Role::Owner) {
             return Err(Problem::forbidden("only an owner may make an owner"));
         }
         Ok(())
-    }
-
-    /// Where the last owners left at the same time at different nodes, an admin may name a new one.
-    fn admin_names_owner(self) -> bool {
-        self.by == Some(Role::Admin)
-            && self.to == Some(Role::Owner)
-            && self.from != Some(Role::Owner)
-            && !self.other_owner
     }
 }
 

@@ -19,10 +19,11 @@ use crate::{
 };
 
 /// The tables of this domain.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    domain: "spaces",
-    number: 1,
-    sql: "
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        domain: "spaces",
+        number: 1,
+        sql: "
         -- The founding of a space, written once.
         CREATE TABLE space (id BLOB NOT NULL, data BLOB, PRIMARY KEY (id)) STRICT, WITHOUT ROWID;
         SELECT crsql_as_crr('space');
@@ -56,7 +57,14 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             PRIMARY KEY (space, account)
         ) STRICT, WITHOUT ROWID;
         CREATE INDEX local_member_by_account ON local_member (account, space);",
-}];
+    },
+    Migration {
+        domain: "spaces",
+        number: 2,
+        // Whether a space has an owner is asked with most calls of those who are none.
+        sql: "CREATE INDEX local_member_owner ON local_member (space, account) WHERE role = 'owner';",
+    },
+];
 
 /// Brings `local_space` and `local_member` up to date with `rows`, which are in their tables already.
 ///

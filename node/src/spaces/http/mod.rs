@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use super::{
     Role, Space, Visibility,
     facts::{self, Setting},
-    query, resource, rules,
+    query, resource, rules, succession,
 };
 use crate::{
     accounts,
@@ -265,6 +265,7 @@ async fn change(
             settings.push(Setting::RetentionDays(days));
             now.retention_days = days;
         }
+        succession::confirm(batch, space, account)?;
         for setting in settings {
             facts::change(batch, space, account, setting);
         }
