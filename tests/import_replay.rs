@@ -124,23 +124,42 @@ async fn an_import_that_can_not_be_made_says_why() {
     fs::write(&log, "[10:00] <a> hello\n").expect("written");
     fs::write(&undated, "[10:00] <a> hello\n").expect("written");
     let files = [log.clone()];
-    let closed = Client::new("http://127.0.0.1:9");
+    let (closed, nowhere) = (Client::new("http://127.0.0.1:9"), Client::new("fra"));
     for (command, words) in [
-        (import(&node, &other, "X", &files), vec!["401", "token"]),
+        (import(&node, &other, "X", &files), vec!["--cluster-key", "other.key", "401", "token"]),
         (import(&node, &cluster.path("none"), "X", &files), vec!["--cluster-key", "none"]),
         (import(&node, &log, "X", &files), vec!["--cluster-key", "cluster key"]),
         (import(&node, &cluster.key(), "X", &[undated]), vec!["log.txt", "YYYY-MM-DD.log"]),
         (import(&node, &cluster.key(), "X", &[cluster.path("2006-03-06.log")]), vec!["2006-03-06.log"]),
-        (import(&node, &cluster.key(), "\u{7}", &files), vec!["400", "name"]),
+        (
+            import(&node, &cluster.key(), "X", &[cluster.path("2026-02-30.log")]),
+            vec!["2026-02-30.log", "day"],
+        ),
+        (import(&node, &cluster.key(), "\u{7}", &files), vec!["--space", "control characters"]),
+        (import(&node, &cluster.key(), "", &files), vec!["--space", "1 to 100"]),
+        (import(&nowhere, &cluster.key(), "X", &files), vec!["--node", "fra"]),
         (import(&closed, &cluster.key(), "X", &files), vec!["does not answer"]),
     ] {
         let exit = Process::run(&command).await;
         let last = exit.stderr.trim_end().lines().last().unwrap_or_default();
         assert!(exit.code.is_some_and(|code| code != 0) && last.starts_with("mychat: "), "{exit:?}");
         assert!(words.iter().all(|word| last.contains(word)), "{words:?}: {last}");
+        // Only what may go better the next time is to be tried again.
+        assert_eq!(last.contains("resumes"), last.contains("does not answer"), "{last}");
     }
     let key = fs::read_to_string(&other).expect("a key");
     assert!(!cluster.nodes[0].log().contains(key.trim().rsplit(':').next().expect("its secret")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_goes_to_the_node_that_the_router_names() {
+    let mut cluster = Cluster::start(&["fra", "iad"]).await;
+    cluster.start_router().await;
+    let router = cluster.router.as_ref().expect("it runs").client.clone();
+    let log = cluster.path("2006-03-05.log");
+    fs::write(&log, "[10:00] <a> hello\n").expect("written");
+    let exit = Process::run(&import(&router, &cluster.key(), "Routed", &[log])).await;
+    assert_eq!((exit.code, number(&exit.stdout, "messages imported")), (Some(0), 1), "{exit:?}");
 }
 
 /// A log with this many lines, of a few people.

@@ -31,6 +31,7 @@ pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod messages;
+pub mod names;
 #[cfg(feature = "next")]
 pub mod next;
 pub mod notifications;

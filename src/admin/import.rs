@@ -9,16 +9,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use mychat_node::admin::Operator;
+use mychat_node::{admin::Operator, names};
 use mychat_replication::cluster::ClusterKey;
 use mychat_sim::irc::{self, Line};
+use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::node::read_key;
+use super::target::{self, Failure, Refusal};
+use crate::node::{check_url, read_key};
 
 /// Lines that go to the node in one call.
 const PORTION: usize = 400;
@@ -43,7 +45,7 @@ pub struct ImportArgs {
     /// The name of the space; made if no import has made it yet, and public.
     #[arg(long, value_name = "NAME")]
     space: String,
-    /// The URL of any node.
+    /// The URL of any node, or of the router.
     #[arg(long, env = "MYCHAT_NODE", default_value = "http://127.0.0.1:8081", value_name = "URL")]
     node: String,
     /// The file with the cluster's key.
@@ -52,8 +54,8 @@ pub struct ImportArgs {
 }
 
 #[derive(Serialize)]
-struct Portion<'a> {
-    space: &'a str,
+struct Portion {
+    space: String,
     lines: Vec<Said>,
 }
 
@@ -106,12 +108,15 @@ impl Summary {
 
 /// Imports, shows how far it is, and sums up.
 pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
-    let importer = Importer {
-        client: reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?,
-        url: format!("{}/v1/admin/import", args.node.trim_end_matches('/')),
-        node: args.node,
+    check_url("--node", &args.node)?;
+    let fit = names::check(&args.space);
+    let space = fit.map_err(|unfit| anyhow::anyhow!("--space {:?}: a name {unfit}", args.space))?;
+    let mut importer = Importer {
+        client: target::client().timeout(Duration::from_secs(60)).build()?,
+        given: args.node,
+        node: None,
         key: read_key(&args.cluster_key)?,
-        space: args.space,
+        space,
     };
     // Every file is looked at before anything is imported.
     let mut size = 0;
@@ -128,7 +133,7 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
         if let Err(error) = importer.file(file, &mut summary, &bar).await {
             bar.abandon();
             eprintln!("{summary}");
-            return Err(error.context("the import broke off; the same command resumes it"));
+            return Err(explained(error, &args.cluster_key));
         }
     }
     bar.finish_and_clear();
@@ -136,16 +141,34 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What an import that ended early comes to: what has to be changed, or that it can be taken up again.
+fn explained(error: anyhow::Error, key: &Path) -> anyhow::Error {
+    match error.downcast_ref::<Refusal>() {
+        Some(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
+            let wrong = format!(
+                "--cluster-key {}: it is not the key of this cluster, or the clocks differ",
+                key.display()
+            );
+            error.context(wrong)
+        }
+        Some(_) => error.context("the import can't go on like this"),
+        None => error.context("the import broke off; the same command resumes it"),
+    }
+}
+
 struct Importer {
+    /// Follows no redirects.
     client: reqwest::Client,
-    url: String,
-    node: String,
+    /// The URL of a node or router.
+    given: String,
+    /// The node that it leads to, while that answers.
+    node: Option<String>,
     key: ClusterKey,
     space: String,
 }
 
 impl Importer {
-    async fn file(&self, file: &Path, summary: &mut Summary, bar: &ProgressBar) -> anyhow::Result<()> {
+    async fn file(&mut self, file: &Path, summary: &mut Summary, bar: &ProgressBar) -> anyhow::Result<()> {
         let name = name_of(file);
         let before = bar.position();
         let mut lines = Vec::new();
@@ -169,12 +192,11 @@ impl Importer {
         Ok(())
     }
 
-    async fn send(&self, lines: Vec<Said>, summary: &mut Summary) -> anyhow::Result<()> {
+    async fn send(&mut self, lines: Vec<Said>, summary: &mut Summary) -> anyhow::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
-        let portion = Portion { space: &self.space, lines };
-        let answer = self.post(&portion).await?;
+        let answer = self.post(lines).await?;
         summary.accepted += answer.accepted;
         summary.known += answer.known;
         summary.space = answer.space.or(summary.space.take());
@@ -185,33 +207,40 @@ impl Importer {
     }
 
     /// A portion may be sent again: the node knows its lines by their keys.
-    async fn post(&self, portion: &Portion<'_>) -> anyhow::Result<Answer> {
-        let mut pause = Duration::from_millis(250);
-        for attempt in 1.. {
-            let token = Operator::token(&self.key);
-            let sent = self.client.post(&self.url).bearer_auth(token).json(portion).send().await;
-            let error = match sent {
-                Ok(response) if response.status().is_success() => {
-                    return response.json().await.context("the node's answer is not understood");
-                }
-                Ok(response) if response.status().is_server_error() => {
-                    anyhow::anyhow!("{} answers {}", self.node, response.status())
-                }
-                Ok(response) => {
-                    let status = response.status();
-                    let detail =
-                        response.json::<Problem>().await.map(|problem| problem.detail).unwrap_or_default();
-                    bail!("{} refuses: {status}: {detail}", self.node);
-                }
-                Err(error) => anyhow::Error::new(error).context(format!("{} does not answer", self.node)),
-            };
-            if attempt >= TRIES {
-                return Err(error);
+    async fn post(&mut self, lines: Vec<Said>) -> anyhow::Result<Answer> {
+        let portion = Portion { space: self.space.clone(), lines };
+        let (mut pause, mut tries) = (Duration::from_millis(250), 1);
+        loop {
+            match self.try_post(&portion).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Refused(refusal)) => return Err(refusal.into()),
+                Err(Failure::Broken(error)) if tries >= TRIES => return Err(error),
+                Err(Failure::Broken(_)) => tries += 1,
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        bail!("{} does not answer", self.node)
+    }
+
+    /// Sends to the node that took the portion before, or else to the one that the URL leads to now.
+    async fn try_post(&mut self, portion: &Portion) -> Result<Answer, Failure> {
+        let node = match self.node.take() {
+            Some(node) => node,
+            None => target::node_at(&self.client, &self.given).await?,
+        };
+        let call = self.client.post(format!("{node}/v1/admin/import"));
+        let sent = call.bearer_auth(Operator::token(&self.key)).json(portion).send().await;
+        let response = sent.with_context(|| format!("{node} does not answer"))?;
+        let status = response.status();
+        if status.is_success() {
+            self.node = Some(node);
+            return Ok(response.json().await.context("the node's answer is not understood")?);
+        }
+        if status.is_server_error() {
+            return Err(anyhow::anyhow!("{node} answers {status}").into());
+        }
+        let detail = response.json::<Problem>().await.map(|problem| problem.detail).unwrap_or_default();
+        Err(Failure::Refused(Refusal { by: node, status, detail }))
     }
 }
 

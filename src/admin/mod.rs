@@ -1,6 +1,7 @@
 //! `mychat admin`: what operators do to a running cluster, as holders of its key.
 
 mod import;
+pub mod target;
 
 use clap::Subcommand;
 

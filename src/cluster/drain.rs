@@ -8,7 +8,7 @@ use mychat_node::admin::Operator;
 use reqwest::StatusCode;
 
 use super::members::ask;
-use crate::node::read_key;
+use crate::{admin::target, node::read_key};
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,12 +34,14 @@ pub struct Drain {
 pub async fn run(args: Drain) -> anyhow::Result<()> {
     let key = read_key(&args.cluster_key)?;
     let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    // The token goes to the node that is meant and to nothing that this one may name.
+    let direct = target::client().timeout(PATIENCE).build()?;
     let url = match args.which.contains("://") {
         true => args.which.trim_end_matches('/').to_owned(),
         false => find(&http, &args.node, &args.which).await?,
     };
     let path = format!("{url}/v1/admin/drain");
-    let call = if args.undo { http.delete(path) } else { http.put(path) };
+    let call = if args.undo { direct.delete(path) } else { direct.put(path) };
     let answer = call.bearer_auth(Operator::token(&key)).send().await;
     let answer = answer.with_context(|| format!("{url} does not answer"))?;
     match answer.status() {

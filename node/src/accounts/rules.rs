@@ -1,28 +1,23 @@
 //! What an account's fields may hold.
 
-use crate::http::Problem;
+use crate::{http::Problem, names};
 
 /// The largest password, in bytes: hashing time must not depend on what a stranger sends.
 const MAX_PASSWORD: usize = 1024;
 const MIN_PASSWORD: usize = 8;
 const MAX_EMAIL: usize = 254;
-const MAX_NAME: usize = 100;
 const MIN_HANDLE: usize = 2;
 const MAX_HANDLE: usize = 32;
 const MAX_PHONE: usize = 32;
 const MAX_ADDRESS: usize = 500;
 const MAX_AVATAR: usize = 2048;
 
-/// A person's name: trimmed, 1 to 100 characters, none of them a control character.
+/// A person's name: see [`names::check`].
 ///
 /// # Errors
 /// 400 `invalid_body`.
 pub(crate) fn name(text: &str) -> Result<String, Problem> {
-    let name = text.trim();
-    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        return Err(Problem::invalid_body("name must have 1 to 100 characters, without control characters"));
-    }
-    Ok(name.to_owned())
+    names::check(text).map_err(|unfit| Problem::invalid_body(format!("name {unfit}")))
 }
 
 /// An e-mail address as it is claimed: trimmed and in lower case. Whether it exists only a letter can tell.

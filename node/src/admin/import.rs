@@ -150,7 +150,9 @@ fn check(line: &Line, latest_millis: u64) -> Result<u64, &'static str> {
         return Err("the key must have 1 to 128 characters");
     }
     if accounts::check_name(&line.nick).is_err() {
-        return Err("the nick must have 1 to 100 characters, without control characters");
+        return Err(
+            "the nick must have 1 to 100 characters, some to be seen, and none that control the text",
+        );
     }
     if line.body.trim().is_empty() {
         return Err("the body is empty");

@@ -7,10 +7,9 @@ use super::{Access, Role, Visibility, query};
 use crate::{
     http::Problem,
     ids::{AccountId, SpaceId},
+    names,
 };
 
-/// The longest name of a space, in characters.
-const MAX_NAME: usize = 100;
 /// The longest topic, in characters.
 const MAX_TOPIC: usize = 1000;
 /// The longest retention, in days: a hundred years.
@@ -18,16 +17,9 @@ const MAX_RETENTION_DAYS: u32 = 36_525;
 /// The most accounts of a direct conversation.
 pub(super) const MAX_DIRECT: usize = 32;
 
-/// A space's name without the white space around it.
+/// A space's name without the white space around it: see [`names::check`].
 pub(super) fn name(text: &str) -> Result<String, Problem> {
-    let text = text.trim();
-    if !(1..=MAX_NAME).contains(&text.chars().count()) {
-        return Err(Problem::invalid_body(format!("a space's name has 1 to {MAX_NAME} characters")));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Problem::invalid_body("a space's name has no control characters"));
-    }
-    Ok(text.to_owned())
+    names::check(text).map_err(|unfit| Problem::invalid_body(format!("name {unfit}")))
 }
 
 /// A space's topic without the white space around it.

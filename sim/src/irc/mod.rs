@@ -67,8 +67,11 @@ pub enum Line {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file's name is not a date, and none was given.
-    #[error("{} is not named YYYY-MM-DD.log, so its date must be given", .0.display())]
+    #[error("{} is not named YYYY-MM-DD.log: name it after the day that it is of", .0.display())]
     NoDate(PathBuf),
+    /// The file's name has the form of a date, and there is no such day.
+    #[error("{} is named after a day that is in no calendar: name it after the day that it is of", .0.display())]
+    NoSuchDay(PathBuf),
     /// The file can't be opened or read.
     #[error("{} can't be read: {reason}", file.display())]
     Read {
@@ -83,6 +86,7 @@ pub enum LogError {
 pub fn open(file: &Path, date: Option<Date>) -> Result<Log<BufReader<File>>, LogError> {
     let date = match date.or_else(|| date_of(file)) {
         Some(date) => date,
+        None if is_named_like_a_date(file) => return Err(LogError::NoSuchDay(file.to_owned())),
         None => return Err(LogError::NoDate(file.to_owned())),
     };
     let opened = File::open(file).map_err(|reason| LogError::Read { file: file.to_owned(), reason })?;
@@ -93,6 +97,13 @@ pub fn open(file: &Path, date: Option<Date>) -> Result<Log<BufReader<File>>, Log
 pub fn date_of(file: &Path) -> Option<Date> {
     let name = file.file_name()?.to_str()?.strip_suffix(".log")?;
     Date::parse(name, format_description!("[year]-[month]-[day]")).ok()
+}
+
+fn is_named_like_a_date(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
+    let fits =
+        |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    name.is_some_and(|name| name.len() == 10 && name.bytes().enumerate().all(fits))
 }
 
 /// The Markdown that a message of a log becomes in a chat: an action in italics, everything else as it is.

@@ -133,6 +133,10 @@ fn the_date_is_in_the_name_or_given() {
     }
     let error = open(Path::new("notes.log"), None).err().unwrap();
     assert!(matches!(&error, LogError::NoDate(_)) && error.to_string().contains("notes.log"), "{error}");
+    for odd in ["2026-02-30.log", "2004-13-01.log"] {
+        let error = open(Path::new(odd), None).err().unwrap();
+        assert!(matches!(&error, LogError::NoSuchDay(_)) && error.to_string().contains(odd), "{error}");
+    }
     let missing = open(Path::new("/nonexistent/2004-12-25.log"), None).err().unwrap();
     assert!(missing.to_string().contains("2004-12-25.log"), "{missing}");
     let folder = tempfile::tempdir().unwrap();
