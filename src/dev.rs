@@ -163,7 +163,7 @@ impl Plan {
             args.regions.clone()
         };
         for region in &regions {
-            check_region(region)?;
+            check_region("--regions", region)?;
             ensure!(
                 args.no_delay || geo::region(region).is_some(),
                 "--regions {region}: not on the map, so its distance is unknown; known are {}",

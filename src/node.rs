@@ -133,7 +133,7 @@ pub async fn run(command: NodeCommand, file: NodeArgs) -> anyhow::Result<()> {
 
 fn config(args: NodeArgs) -> anyhow::Result<NodeConfig> {
     let region = required(args.region, "--region", "MYCHAT_REGION")?;
-    check_region(&region)?;
+    check_region("--region", &region)?;
     let http = address("--http", &required(args.http, "--http", "MYCHAT_HTTP")?)?;
     let bind = address("--mesh", &required(args.mesh, "--mesh", "MYCHAT_MESH")?)?;
     let advertise = args.mesh_public.map(|text| address("--mesh-public", &text)).transpose()?;
@@ -182,11 +182,11 @@ pub fn address(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// Refuses what is no region's name.
-pub fn check_region(region: &str) -> anyhow::Result<()> {
+pub fn check_region(flag: &str, region: &str) -> anyhow::Result<()> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     anyhow::ensure!(
         (1..=32).contains(&region.len()) && region.chars().all(plain),
-        "--region {region:?}: a region is 1 to 32 of a-z, 0-9 and -"
+        "{flag} {region:?}: a region is 1 to 32 of a-z, 0-9 and -"
     );
     Ok(())
 }
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn wrong_settings_are_named() {
         for (wrong, name) in [
-            (check_region("Frankfurt!").err(), "--region"),
+            (check_region("--region", "Frankfurt!").err(), "--region"),
             (check_url("--public-url", "chat.example").err(), "--public-url"),
             (check_url("--public-url", "https://").err(), "--public-url"),
             (check_peers(&["nowhere".into()]).err(), "--peer"),

@@ -8,7 +8,7 @@ use mychat_replication::{
     NodeId, Role,
     mesh::{Mesh, MeshConfig, MeshEvent},
 };
-use mychat_router::{Mode, RouterConfig, Serving};
+use mychat_router::{Bound, Mode, RouterConfig, Serving};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -107,6 +107,8 @@ impl Router {
         mesh: MeshConfig,
         public_url: Option<String>,
     ) -> anyhow::Result<Self> {
+        // What is wrong with the settings is said before anything runs.
+        let bound = Bound::new(config).await?;
         let (mesh, events) = Mesh::start(mesh).await?;
         tokio::spawn(drain(events));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -114,7 +116,7 @@ impl Router {
             // Also when the sender is dropped.
             let _ = stopped.await;
         };
-        let serving = mychat_router::serve(config, mesh.directory(), shutdown).await?;
+        let serving = bound.serve(mesh.directory(), shutdown);
         let url = public_url.unwrap_or_else(|| format!("http://{}", serving.local_addr()));
         mesh.directory().publish("url", &url);
         Ok(Self { serving, mesh, stop })

@@ -118,12 +118,13 @@ async fn what_can_not_start_says_so_in_one_line() {
     let fresh = shown(&folder.path().join("fresh"));
     let taken = TcpListener::bind(("127.0.0.1", ports.nth(6))).expect("a free port");
     let (data, file, free) = (shown(&data), shown(&file), others(4));
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 8] = [
         (&["--port", &others(0), "--data", &fresh], &["127.0.0.1:", "in use"]),
         // The second node's.
         (&["--port", &free, "--data", &fresh], &[&others(6), "in use"]),
         (&["--port", "0", "--data", &fresh, "--regions", "fra,atlantis"], &["--regions", "atlantis"]),
         (&["--port", "0", "--data", &fresh, "--regions", "fra,fra"], &["--regions", "once"]),
+        (&["--port", "0", "--data", &fresh, "--regions", ""], &["--regions"]),
         (&["--port", "0", "--data", &data], &[&data]),
         (&["--port", "0", "--data", &file], &["--data", &file]),
         (&["--config", &fresh, "--port", "0"], &["--config", &fresh]),
@@ -172,6 +173,23 @@ async fn wrong_settings_of_servers_are_named() {
     for (args, word) in cases {
         let line = complaint(&Process::run(&args).await);
         assert!(line.contains(word), "{word}: {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_runs_nothing_before_its_settings_are_good() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (key, none) = (shown(&folder.path().join("key")), shown(&folder.path().join("none")));
+    cluster::make_key(Path::new(&key)).await;
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let (free, peer) = ("127.0.0.1:0", "127.0.0.1:9");
+    let router = ["router", "--mesh", free, "--peer", peer, "--cluster-key", &key, "--http"];
+    let cases: [(&[&str], &str); 2] = [(&[free, "--geoip", &none], &none), (&[&taken], &taken)];
+    for (args, word) in cases {
+        let exit = Process::run([&router, args].concat()).await;
+        assert!(complaint(&exit).contains(word), "{exit:?}");
+        assert_eq!(exit.stderr.trim_end().lines().count(), 1, "nothing is said before: {exit:?}");
     }
 }
 

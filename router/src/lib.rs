@@ -153,30 +153,51 @@ impl Serving {
     }
 }
 
-/// Starts a router on the nodes of a directory (or of a closure, see [`Nodes`]) and returns once it listens. It runs
-/// until `shutdown` resolves; then it takes no further connections and lets open requests end within the grace.
+/// A router whose settings are good and whose address is its own, and that does not serve yet: connections wait.
+pub struct Bound {
+    config: RouterConfig,
+    geoip: Option<GeoIp>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Does all that can fail for a wrong setting, so that nothing else need be started before it is known to be good.
+    pub async fn new(config: RouterConfig) -> Result<Self, RouterError> {
+        let geoip = config.geoip.as_deref().map(GeoIp::open).transpose()?;
+        let listen = |source| RouterError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        Ok(Self { config, geoip, listener, address })
+    }
+
+    /// Serves the nodes of a directory (or of a closure, see [`Nodes`]) until `shutdown` resolves; then it takes no
+    /// further connections and lets open requests end within the grace.
+    pub fn serve(self, nodes: impl Nodes, shutdown: impl Future<Output = ()> + Send + 'static) -> Serving {
+        let Self { config, geoip, listener, address } = self;
+        let app = http::router(http::App {
+            nodes: Box::new(nodes),
+            geoip,
+            mode: config.mode,
+            proxy: proxy::Proxy::new(config.body_limit, config.connections),
+        });
+        let limits = server::Limits {
+            connections: config.connections,
+            head: config.head,
+            unacknowledged: config.unacknowledged,
+            grace: config.grace,
+        };
+        tracing::info!(%address, mode = %config.mode, "the router listens");
+        let task = tokio::spawn(server::run(listener, app, limits, shutdown));
+        Serving { address, task }
+    }
+}
+
+/// [`Bound::new`] and [`Bound::serve`] in one.
 pub async fn serve(
     config: RouterConfig,
     nodes: impl Nodes,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Serving, RouterError> {
-    let geoip = config.geoip.as_deref().map(GeoIp::open).transpose()?;
-    let listen = |source| RouterError::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let app = http::router(http::App {
-        nodes: Box::new(nodes),
-        geoip,
-        mode: config.mode,
-        proxy: proxy::Proxy::new(config.body_limit, config.connections),
-    });
-    let limits = server::Limits {
-        connections: config.connections,
-        head: config.head,
-        unacknowledged: config.unacknowledged,
-        grace: config.grace,
-    };
-    tracing::info!(%address, mode = %config.mode, "the router listens");
-    let task = tokio::spawn(server::run(listener, app, limits, shutdown));
-    Ok(Serving { address, task })
+    Ok(Bound::new(config).await?.serve(nodes, shutdown))
 }
