@@ -93,8 +93,10 @@ impl Preferences {
         if !tag(&self.language, b"-") {
             return Err(Problem::invalid_body("language must be a language tag such as de or pt-BR"));
         }
-        if !tag(&self.timezone, b"/_+-") {
-            return Err(Problem::invalid_body("timezone must be a name such as Europe/Berlin"));
+        if !is_time_zone(&self.timezone) {
+            return Err(Problem::invalid_body(
+                "timezone must be a name of the IANA database such as Europe/Berlin",
+            ));
         }
         if let Some(hours) = &self.notifications.quiet_hours
             && !(is_time(&hours.start) && is_time(&hours.end))
@@ -102,6 +104,33 @@ impl Preferences {
             return Err(Problem::invalid_body("quiet_hours needs start and end as HH:MM"));
         }
         Ok(())
+    }
+}
+
+/// The areas of the IANA database, with those that only old names have.
+const AREAS: &str = "Africa America Antarctica Arctic Asia Atlantic Australia Brazil Canada Chile Etc Europe Indian \
+    Mexico Pacific US";
+
+/// The names of the IANA database that are in no area.
+const WITHOUT_AREA: &str = "CET CST6CDT Cuba EET EST EST5EDT Egypt Eire Factory GB GB-Eire GMT GMT+0 GMT-0 GMT0 \
+    Greenwich HST Hongkong Iceland Iran Israel Jamaica Japan Kwajalein Libya MET MST MST7MDT NZ NZ-CHAT Navajo PRC \
+    PST8PDT Poland Portugal ROC ROK Singapore Turkey UCT UTC Universal W-SU WET Zulu";
+
+/// Whether the text has the form of a time zone's name: a known area, and a place or two. The places themselves are not
+/// known here: they change several times a year, and nodes of different age have to agree.
+fn is_time_zone(text: &str) -> bool {
+    let place = |part: &str| {
+        let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
+        (1..=32).contains(&part.len())
+            && part.starts_with(|c: char| c.is_ascii_uppercase())
+            && part.bytes().all(rest)
+    };
+    let among = |names: &str, name: &str| names.split_whitespace().any(|known| known == name);
+    match text.split_once('/') {
+        Some((area, places)) => {
+            among(AREAS, area) && places.split('/').count() <= 2 && places.split('/').all(place)
+        }
+        None => among(WITHOUT_AREA, text),
     }
 }
 
@@ -153,9 +182,22 @@ mod tests {
                 && full.notifications.digest == Some(Digest::Daily)
         );
         assert_eq!(packed::decode(&packed::encode(&full)), Some(full));
+        for zone in
+            ["UTC", "Etc/GMT+12", "America/Argentina/Buenos_Aires", "America/Port-au-Prince", "NZ-CHAT"]
+        {
+            let preferences = Preferences { timezone: zone.to_owned(), ..Preferences::default() };
+            assert!(preferences.check().is_ok(), "{zone}");
+        }
         for odd in [
             r#"{"language":""}"#,
+            r#"{"timezone":""}"#,
             r#"{"timezone":"a b"}"#,
+            r#"{"timezone":"Mars/X"}"#,
+            r#"{"timezone":"Berlin"}"#,
+            r#"{"timezone":"Europe/"}"#,
+            r#"{"timezone":"Europe/berlin"}"#,
+            r#"{"timezone":"America/A/B/C"}"#,
+            r#"{"timezone":"+01:00"}"#,
             r#"{"notifications":{"quiet_hours":{"start":"24:00","end":"07:00"}}}"#,
             r#"{"notifications":{"quiet_hours":{"start":"+1:00","end":"07:00"}}}"#,
         ] {
