@@ -73,6 +73,17 @@ async fn a_space_has_the_shape_of_the_contract() {
 }
 
 #[tokio::test]
+async fn a_space_is_founded_with_its_retention() {
+    let node = TestNode::start();
+    let ada = node.sign_up("Ada").await;
+    let wish = json!({ "name": "room", "retention_days": 30 });
+    let created = node.post("/v1/spaces", &ada.token, wish).await.expect(201);
+    assert_eq!(created["retention_days"], 30);
+    let path = format!("/v1/spaces/{}", created["id"].as_str().expect("an id"));
+    assert_eq!(node.get(&path, &ada.token).await.expect(200), created);
+}
+
+#[tokio::test]
 async fn what_is_no_space_is_refused() {
     let node = TestNode::start();
     let ada = node.sign_up("Ada").await;
@@ -86,6 +97,10 @@ async fn what_is_no_space_is_refused() {
         json!({ "name": "a", "topic": "x".repeat(1001) }),
         json!({ "name": "a", "visibility": "secret" }),
         json!({ "name": "a", "visibility": "direct" }),
+        json!({ "name": "\u{200b}" }),
+        json!({ "name": "\u{202e}a" }),
+        json!({ "name": "a", "retention_days": 0 }),
+        json!({ "name": "a", "retention_days": "30" }),
         json!([]),
     ] {
         node.post("/v1/spaces", &ada.token, body).await.is_problem(400, "invalid_body");

@@ -104,6 +104,8 @@ struct NewSpace {
     topic: Option<String>,
     /// `private` when absent.
     visibility: Option<Visibility>,
+    /// For how many days messages are kept; for ever when absent.
+    retention_days: Option<u32>,
 }
 
 /// Founds a space, which the caller owns.
@@ -118,16 +120,20 @@ async fn create(
     let name = rules::name(&new.name)?;
     let topic = rules::topic(new.topic.as_deref().unwrap_or_default())?;
     let visibility = rules::open_or_private(new.visibility.unwrap_or(Visibility::Private))?;
+    let retention_days = rules::retention(new.retention_days)?;
     let account = caller.account;
     let job = move |batch: &mut Batch<'_>| {
         let id = SpaceId::from_stamp(batch.stamp(), rand::random());
         facts::found(batch, id, account, visibility, name.clone(), topic.clone());
+        if retention_days.is_some() {
+            facts::change(batch, id, account, Setting::RetentionDays(retention_days));
+        }
         let current = query::Current {
             id,
             visibility,
             name,
             topic,
-            retention_days: None,
+            retention_days,
             created: id.stamp(),
             creator: Some(account),
         };
