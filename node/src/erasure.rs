@@ -20,7 +20,7 @@ use std::{
 use mychat_replication::store::{Store, StoreError};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{accounts, app::App, ids::SpaceId, messages};
+use crate::{accounts, app::App, http, ids::SpaceId, messages};
 
 /// How often everything is looked through.
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -134,5 +134,6 @@ async fn purged(store: &Store, spaces: BTreeSet<SpaceId>) -> Result<usize, Store
 
 /// Looks through everything.
 pub(crate) async fn everything(store: &Store) -> Result<usize, StoreError> {
-    Ok(accounts::closing::erase_late(store).await? + messages::overwrite_deleted(store).await?)
+    let rows = accounts::closing::erase_late(store).await? + messages::overwrite_deleted(store).await?;
+    Ok(rows + http::kept::blank(store, &[messages::blank, accounts::blank]).await?)
 }

@@ -230,6 +230,26 @@ pub fn can_sign_in(db: &Connection, id: AccountId) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM local_account WHERE id = ?1 AND active AND NOT imported")?.exists([id])
 }
 
+/// Takes what is personal out of an account as it was shown, if it is erased by now; says whether it did.
+///
+/// # Errors
+/// What SQLite says.
+pub fn blank(
+    db: &Connection,
+    shown: &mut serde_json::Map<String, serde_json::Value>,
+) -> rusqlite::Result<bool> {
+    let fields = || Field::ALL.into_iter().filter(|field| *field != Field::State).map(Field::as_str);
+    let Some(id) = shown.get("id").and_then(|id| id.as_str()?.parse().ok()) else { return Ok(false) };
+    let is_account = fields().all(|field| shown.contains_key(field));
+    if !is_account || fields().all(|field| shown[field].is_null()) || !is_erased(db, id)? {
+        return Ok(false);
+    }
+    for field in fields() {
+        shown.insert(field.to_owned(), serde_json::Value::Null);
+    }
+    Ok(true)
+}
+
 /// The account that owns a handle (in any case, with or without a leading `@`).
 ///
 /// # Errors

@@ -13,6 +13,7 @@ mod drain;
 mod durability;
 pub mod expiry;
 mod gate;
+pub(crate) mod kept;
 pub mod node_info;
 mod openapi;
 pub mod origins;

@@ -1,7 +1,8 @@
 //! Writes: every call that changes something goes through [`Write::run`], which adds to the job's own rows
 //!
 //! - **idempotency**: with an `Idempotency-Key` the answer is kept for 24 hours, on every node; the same call again
-//!   gets it without running again, and another call under the same key is refused;
+//!   gets it without running again, and another call under the same key is refused. What is deleted or erased
+//!   meanwhile is taken out of it (`kept.rs`);
 //! - **durability**: `MyChat-Durability: regions=N` holds the answer back until nodes of N other regions have the
 //!   write on their disks (`durability.rs`);
 //! - the **cursor**: `MyChat-Cursor` says what a reader has to have seen to see the write.
@@ -213,13 +214,13 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// A kept answer.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     /// Of method, target and body.
     call: [u8; 32],
     at_millis: u64,
     status: u16,
     /// As [`Reply::body`].
-    body: Option<String>,
+    pub(super) body: Option<String>,
 }
 
 impl Wish {

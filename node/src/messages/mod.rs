@@ -45,6 +45,6 @@ pub use http::routes;
 pub use import::import;
 pub use leftovers::overwrite_deleted;
 pub use purge::{overwrite_purged, purged_by};
-pub use resource::{Message, last, resource};
+pub use resource::{Message, blank, last, resource};
 pub use rules::MAX_BODY;
 pub use store::{MIGRATIONS, canonical, derive, heard_in, unread_after};

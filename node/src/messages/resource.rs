@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     facts::{PurgeFact, Sent},
@@ -194,6 +195,34 @@ pub(super) fn unrendered(
     let id = store::original_of(db, space, id)?.unwrap_or(id);
     let Some(sent) = store::row(db, space, id)? else { return Ok(None) };
     Ok(Some(Extras::read(db, space, id, id)?.unrendered(space, id, sent)))
+}
+
+/// Makes the tombstone of a message as it was shown, if it is deleted by now; says whether it did.
+///
+/// # Errors
+/// What SQLite says.
+pub fn blank(db: &Connection, shown: &mut serde_json::Map<String, Value>) -> rusqlite::Result<bool> {
+    fn read<T: std::str::FromStr>(shown: &serde_json::Map<String, Value>, field: &str) -> Option<T> {
+        shown.get(field)?.as_str()?.parse().ok()
+    }
+    let is_message = ["author", "body", "html", "deleted"].iter().all(|field| shown.contains_key(*field));
+    let (Some(space), Some(id)) = (read(shown, "space"), read(shown, "id")) else { return Ok(false) };
+    if !is_message || shown["deleted"] == true {
+        return Ok(false);
+    }
+    if !unrendered(db, space, id)?.is_some_and(|message| message.deleted) {
+        return Ok(false);
+    }
+    for (field, value) in [
+        ("body", json!("")),
+        ("html", Value::Null),
+        ("deleted", json!(true)),
+        ("reactions", json!({})),
+        ("mentions", json!([])),
+    ] {
+        shown.insert(field.to_owned(), value);
+    }
+    Ok(true)
 }
 
 /// The latest message of a space that is not deleted, as far as there is one among the last few.

@@ -184,6 +184,41 @@ async fn a_purge_reaches_messages_that_arrive_after_it() {
 }
 
 #[tokio::test]
+async fn a_kept_answer_forgets_what_is_deleted_and_still_answers() {
+    let room = Room::new().await;
+    let far = TestNode::of(&room.node.app.config.cluster_key);
+    let key = [("idempotency-key", "k")];
+    let path = room.path();
+    let say = |node| {
+        let wish = Some(json!({ "body": "secret" }));
+        TestNode::call_with(node, Method::POST, &path, Some(&room.member.token), wish, &key)
+    };
+    let said = say(&room.node).await.expect(201);
+    room.say(&room.member, json!({ "body": "other" })).await;
+    let one = format!("{path}/{}", id(&said));
+    room.node.call(Method::DELETE, &one, Some(&room.member.token), None).await.expect(204);
+    room.node.copy_to(&far).await;
+    // Both nodes do it, without having heard of each other.
+    for node in [&room.node, &far] {
+        assert_eq!(erasure::everything(&node.app.store).await.expect("blanked"), 1);
+    }
+    far.copy_to(&room.node).await;
+    room.node.copy_to(&far).await;
+    for node in [&room.node, &far] {
+        let sql = "SELECT count(*) FROM idempotency WHERE instr(data, CAST('secret' AS BLOB)) > 0";
+        let read = |db: &Connection| Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, u32>(0))?);
+        assert_eq!(node.app.store.read(read).await.expect("a count"), 0);
+        assert_eq!(erasure::everything(&node.app.store).await.expect("nothing to do"), 0);
+        let again = say(node).await.expect(201);
+        assert_eq!(
+            (&again["id"], &again["body"], &again["deleted"]),
+            (&said["id"], &json!(""), &json!(true))
+        );
+    }
+    assert_eq!(bodies(&room.list("").await), ["", "other"]);
+}
+
+#[tokio::test]
 async fn a_deletion_reaches_what_arrives_after_it() {
     let room = Room::new().await;
     let far = TestNode::of(&room.node.app.config.cluster_key);
