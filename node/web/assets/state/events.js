@@ -1,10 +1,11 @@
 // What the server's events do to the store. Events come at least once, so each of these may be applied again.
 
 import { asMessage, asSpace } from '../api.js';
+import { changeSpace } from './change.js';
 import { isWatched, readElsewhere } from './reading.js';
 import { learnPerson, nameOf } from './people.js';
 import { notePresence } from './presence.js';
-import { dropSpace, loadSpace, putSpace } from './spaces.js';
+import { dropSpace, loadSpace, putMember } from './spaces.js';
 import { announce, store } from './store.js';
 import { buryMessage, changeReaction, forgetMessages, putMessage, timelineOf } from './timeline.js';
 import { noteTyping, stopTyping } from './typing.js';
@@ -73,8 +74,11 @@ function created(data) {
   }
   const others = message.author !== store.me?.id;
   const watched = isWatched(space.id);
-  const last = space.last && space.last > message.id ? space.last : message.id;
-  putSpace({ ...space, last, unread: others && !watched ? space.unread + 1 : space.unread });
+  changeSpace(space.id, (known) => {
+    // Also said of an answer that was on its way, which may have it.
+    if (known.last && message.id <= known.last) return known;
+    return { ...known, last: message.id, unread: known.unread + (others && !watched ? 1 : 0) };
+  });
   if (!others) return;
   if (space.id === store.open) announce(`${nameOf(message.author)}: ${message.body}`);
   const timeline = store.timelines.get(space.id);
@@ -88,29 +92,27 @@ function spaceChanged(data) {
     loadSpace(id);
     return;
   }
-  // The same bytes go to every member, so what is the caller's own (role, unread) is not taken from them.
-  const before = store.spaces.get(id);
-  const { name, topic, visibility } = asSpace({ ...before, ...data });
-  // A direct conversation has another name for each of its members.
-  putSpace({ id, name: visibility === 'direct' ? (before?.name ?? name) : name, topic, visibility });
+  changeSpace(id, (before) => {
+    // The same bytes go to every member, so what is the caller's own (role, unread) is not taken from them.
+    const { name, topic, visibility } = asSpace({ ...before, ...data });
+    // A direct conversation has another name for each of its members.
+    return { ...before, name: visibility === 'direct' ? before.name : name, topic, visibility };
+  });
 }
 
 /** @param {string} space @param {string} account @param {Role} role */
 function memberAdded(space, account, role) {
-  const members = store.members.get(space);
-  if (members) {
-    members.set(account, role);
-    store.changed('members', space);
-  }
+  putMember(space, account, role);
   if (account !== store.me?.id) return;
-  if (store.spaces.has(space)) putSpace({ id: space, role });
+  if (store.spaces.has(space)) changeSpace(space, (known) => ({ ...known, role }));
   else loadSpace(space);
 }
 
 /** @param {string} space @param {string} account */
 function memberRemoved(space, account) {
-  if (store.members.get(space)?.delete(account)) store.changed('members', space);
-  if (account === store.me?.id && store.spaces.has(space)) dropSpace(space);
+  putMember(space, account, null);
+  // Without a word of a space that is not held; an answer on its way may have it.
+  if (account === store.me?.id) dropSpace(space, store.spaces.has(space));
 }
 
 /** @param {any} data */

@@ -1,7 +1,10 @@
 // What has been read: which space is being watched right now, its read mark on the server, and the counts of the others.
 
 import { spaces as api } from '../api.js';
+import { changeSpace } from './change.js';
 import { store } from './store.js';
+
+/** @typedef {import('../types.js').Space} Space */
 
 const PAUSE_MS = 700;
 
@@ -28,10 +31,7 @@ export function markRead(id) {
   const space = store.spaces.get(id);
   const newest = store.timelines.get(id)?.items.at(-1)?.id;
   if (!space || !newest) return;
-  if (space.unread > 0) {
-    store.spaces.set(id, { ...space, unread: 0 });
-    store.changed('spaces', id);
-  }
+  if (space.unread > 0) changeSpace(id, (known) => ({ ...known, unread: 0 }));
   if (newest > (seen.get(id) ?? '')) seen.set(id, newest);
   if (newest <= (marked.get(id) ?? '') || timers.has(id)) return;
   timers.set(id, setTimeout(() => tellServer(id), PAUSE_MS));
@@ -61,19 +61,20 @@ async function tellServer(id) {
  * @param {unknown} unread What the server counts as left, if it says so.
  */
 export function readElsewhere(id, message, unread) {
-  const space = store.spaces.get(id);
   if (message > (marked.get(id) ?? '')) marked.set(id, message);
-  if (!space || space.unread === 0) return;
-  const items = store.timelines.get(id)?.items;
-  if (typeof unread === 'number') {
-    store.spaces.set(id, { ...space, unread });
-  } else if (space.last && message >= space.last) {
-    store.spaces.set(id, { ...space, unread: 0 });
-  } else if (items && items.length > 0) {
-    const left = items.filter((item) => item.id > message && item.author !== store.me?.id && !item.deleted);
-    store.spaces.set(id, { ...space, unread: Math.min(space.unread, left.length) });
-  }
-  store.changed('spaces', id);
+  changeSpace(id, (space) => {
+    const left = typeof unread === 'number' ? unread : leftIn(space, message);
+    return left === space.unread ? space : { ...space, unread: left };
+  });
+}
+
+/** How much is unread behind a message, as far as that can be told here. @param {Space} space @param {string} message */
+function leftIn(space, message) {
+  if (space.unread === 0 || (space.last && message >= space.last)) return 0;
+  const items = store.timelines.get(space.id)?.items;
+  if (!items || items.length === 0) return space.unread;
+  const left = items.filter((item) => item.id > message && item.author !== store.me?.id && !item.deleted);
+  return Math.min(space.unread, left.length);
 }
 
 export function forgetReading() {

@@ -2,83 +2,131 @@
 
 import { spaces as api } from '../api.js';
 import { explain } from '../net/problem.js';
+import { spaceReads } from './change.js';
+import { Meanwhile } from './meanwhile.js';
 import { learnPerson, nameOf } from './people.js';
 import { notePresence } from './presence.js';
+import { isWatched } from './reading.js';
 import { goHome } from './route.js';
 import { store, toast } from './store.js';
 
 /** @typedef {import('../types.js').Space} Space */
 /** @typedef {import('../types.js').Role} Role */
+/** @typedef {import('./change.js').Change} Change */
+
+/** The number of the read of the whole list whose answer is shown. */
+let shown = 0;
 
 /** Reads the list from the server. */
 export async function loadSpaces() {
   const mine = store.me?.id;
+  const read = spaceReads.begin();
   try {
     const list = await api.mine();
-    if (store.me?.id !== mine) return;
+    // Of two reads the later begun counts, also if it is answered first.
+    if (store.me?.id !== mine || read.number < shown) return;
+    shown = read.number;
+    const answered = new Map(list.map((space) => [space.id, { ...space, role: space.role ?? 'member' }]));
     const before = store.spaces;
-    store.spaces = new Map(list.map((space) => [space.id, { ...space, role: space.role ?? 'member' }]));
-    for (const id of before.keys()) if (!store.spaces.has(id)) dropSpace(id, false);
+    store.spaces = new Map();
+    for (const id of new Set([...answered.keys(), ...read.about()])) {
+      const space = brought(answered.get(id), before.get(id), read.told(id));
+      if (space) store.spaces.set(id, space);
+    }
+    for (const [id, space] of before) if (!store.spaces.has(id)) forget(id, space, false);
     store.spacesState = 'ready';
   } catch (error) {
-    if (store.me?.id !== mine) return;
+    if (store.me?.id !== mine || read.number < shown) return;
     store.spacesState = store.spacesState === 'ready' ? 'ready' : 'failed';
     store.spacesProblem = explain(error);
+  } finally {
+    spaceReads.end(read);
   }
   store.changed('spaces');
 }
 
 /**
+ * What an answer says of a space, brought up to date with what has been told since it was asked for.
+ * @param {Space|undefined} answered
+ * @param {Space|undefined} held
+ * @param {Change[]} told
+ */
+function brought(answered, held, told) {
+  // A space that the answer lacks and of which something was told is held if it was not taken away: joined spaceReads.
+  if (!answered) return told.length > 0 ? held : undefined;
+  /** @type {Space|undefined} */
+  let space = answered;
+  for (const change of told) space = change(space);
+  return space && isWatched(space.id) ? { ...space, unread: 0 } : space;
+}
+
+/**
  * Takes in a space, keeping what the given one does not say.
  * @param {Partial<Space> & {id: string}} space
+ * @param {number} [as] The number of the read that it comes from.
  */
-export function putSpace(space) {
-  const before = store.spaces.get(space.id);
-  /** @type {Space} */
-  const base = before ?? {
-    id: space.id,
-    name: '',
-    topic: null,
-    visibility: 'private',
-    role: 'member',
-    unread: 0,
-    last: null,
+export function putSpace(space, as) {
+  /** @param {Space|undefined} before @returns {Space} */
+  const put = (before) => {
+    const base = before ?? { name: '', topic: null, visibility: 'private', role: 'member', unread: 0, last: null };
+    return { ...base, ...space, role: space.role ?? base.role };
   };
-  store.spaces.set(space.id, { ...base, ...space, role: space.role ?? base.role });
+  spaceReads.tell(space.id, put, as);
+  store.spaces.set(space.id, put(store.spaces.get(space.id)));
   store.changed('spaces', space.id);
 }
 
 /** @type {Map<string, Promise<void>>} Reads under way, so that a burst of events asks once. */
 const loading = new Map();
+/** @type {Set<string>} Spaces that are to be read again after that: the answer on its way may be older than what asks. */
+const again = new Set();
 
 /**
  * Reads one space from the server, for one that we were added to or whose counts are in doubt.
  * @param {string} id
  */
 export function loadSpace(id) {
-  let read = loading.get(id);
-  if (!read) {
-    const mine = store.me?.id;
-    read = api
-      .get(id)
-      .then((space) => {
-        if (store.me?.id === mine && space.role) putSpace(space);
-      })
-      .catch(() => {
-        // Not ours (any more), or out of reach: the next full read of the list settles it.
-      })
-      .finally(() => loading.delete(id));
-    loading.set(id, read);
+  const under = loading.get(id);
+  if (under) {
+    again.add(id);
+    return under;
   }
+  const read = readSpace(id).finally(() => {
+    loading.delete(id);
+    if (again.delete(id) && store.me) return loadSpace(id);
+  });
+  loading.set(id, read);
   return read;
 }
 
+/** @param {string} id */
+async function readSpace(id) {
+  const mine = store.me?.id;
+  const read = spaceReads.begin();
+  try {
+    const answered = await api.get(id);
+    if (store.me?.id !== mine || read.number < shown || !answered.role) return;
+    const space = brought(answered, store.spaces.get(id), read.told(id));
+    if (space) putSpace(space, read.number);
+  } catch {
+    // Not ours (any more), or out of reach: the next full read of the list settles it.
+  } finally {
+    spaceReads.end(read);
+  }
+}
+
 /**
+ * Takes out a space that we are not in any more.
  * @param {string} id
  * @param {boolean} [tell]
  */
 export function dropSpace(id, tell = true) {
-  const space = store.spaces.get(id);
+  spaceReads.tell(id, () => undefined);
+  forget(id, store.spaces.get(id), tell);
+}
+
+/** @param {string} id @param {Space|undefined} space @param {boolean} tell */
+function forget(id, space, tell) {
   store.spaces.delete(id);
   store.timelines.delete(id);
   store.members.delete(id);
@@ -114,15 +162,49 @@ export async function leaveSpace(id) {
   dropSpace(id, false);
 }
 
+/** Roles told while members are read, by space and account; null for who has left. @type {Meanwhile<[string, Role|null]>} */
+const roles = new Meanwhile();
+/** By space: the number of the read whose answer is shown. @type {Map<string, number>} */
+const listed = new Map();
+
 /** @param {string} id */
 export async function loadMembers(id) {
-  const members = await api.members(id);
-  store.members.set(id, new Map(members.map((member) => [member.account, member.role])));
-  for (const { account, name, handle, online } of members) {
-    if (name) learnPerson({ id: account, name, handle });
-    if (online !== null) notePresence(account, online);
+  const mine = store.me?.id;
+  const read = roles.begin();
+  try {
+    const answered = await api.members(id);
+    if (store.me?.id !== mine) return;
+    for (const { account, name, handle, online } of answered) {
+      if (name) learnPerson({ id: account, name, handle });
+      if (online !== null) notePresence(account, online);
+    }
+    if (read.number < (listed.get(id) ?? 0)) return;
+    listed.set(id, read.number);
+    const members = new Map(answered.map((member) => [member.account, member.role]));
+    for (const [account, role] of read.told(id)) setRole(members, account, role);
+    store.members.set(id, members);
+  } finally {
+    roles.end(read);
   }
   store.changed('members', id);
+}
+
+/**
+ * Takes in the role of a member; null for who has left.
+ * @param {string} space @param {string} account @param {Role|null} role
+ */
+export function putMember(space, account, role) {
+  roles.tell(space, [account, role]);
+  const members = store.members.get(space);
+  if (!members) return;
+  setRole(members, account, role);
+  store.changed('members', space);
+}
+
+/** @param {Map<string, Role>} members @param {string} account @param {Role|null} role */
+function setRole(members, account, role) {
+  if (role === null) members.delete(account);
+  else members.set(account, role);
 }
 
 /**
