@@ -57,6 +57,8 @@
  * @property {string|null} older Cursor of the next older page; null when the beginning is reached.
  * @property {'empty'|'loading'|'ready'|'failed'} state
  * @property {boolean} paging An older page is being fetched.
+ * @property {boolean} reading The newest page is being fetched.
+ * @property {boolean} again It is to be fetched once more after that.
  * @property {string} problem Why it failed, in plain words.
  * @property {string|null} newFrom Id of the first message under the "new messages" line.
  */

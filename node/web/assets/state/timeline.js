@@ -3,6 +3,7 @@
 
 import { asMessage, messages as api } from '../api.js';
 import { explain } from '../net/problem.js';
+import { Meanwhile } from './meanwhile.js';
 import { toast, store } from './store.js';
 
 /** @typedef {import('../types.js').Message} Message */
@@ -17,11 +18,25 @@ const JUMP_PAGES = 25;
 export function timelineOf(space) {
   let timeline = store.timelines.get(space);
   if (!timeline) {
-    timeline = { items: [], older: null, state: 'empty', paging: false, problem: '', newFrom: null };
+    timeline = {
+      items: [],
+      older: null,
+      state: 'empty',
+      paging: false,
+      reading: false,
+      again: false,
+      problem: '',
+      newFrom: null,
+    };
     store.timelines.set(space, timeline);
   }
   return timeline;
 }
+
+/** A change of a message; null when it is none any more. @typedef {(message: Message) => Message|null} Change */
+
+/** What is told of messages while pages are read. @type {Meanwhile<Change>} */
+const meanwhile = new Meanwhile();
 
 /**
  * Reads the newest page. What was held stays if the page reaches it; else there is a gap, and it goes.
@@ -29,30 +44,74 @@ export function timelineOf(space) {
  */
 export async function loadNewest(space) {
   const timeline = timelineOf(space);
-  if (timeline.state === 'loading') return;
-  const first = timeline.state !== 'ready';
-  timeline.state = first ? 'loading' : 'ready';
+  if (timeline.reading) {
+    // The answer on its way may be older than what asks for this read.
+    timeline.again = true;
+    return;
+  }
+  timeline.reading = true;
+  if (timeline.state !== 'ready') timeline.state = 'loading';
   store.changed('timeline', space);
-  try {
-    // All that is unread, where that is not too much, so that its beginning can be shown.
-    const unread = store.spaces.get(space)?.unread ?? 0;
-    const page = await api.history(space, null, Math.min(PAGE_MAX, Math.max(PAGE, unread + 10)));
+  /** Up to here nothing is missing. What events bring later may lie behind a gap. */
+  let held = new Set(timeline.state === 'ready' ? timeline.items.map((item) => item.id) : []);
+  do {
+    timeline.again = false;
+    held = await readNewest(space, timeline, held);
     if (store.timelines.get(space) !== timeline) return;
-    const held = new Set(timeline.items.map((item) => item.id));
-    const meets = first || page.next === null || page.items.some((item) => held.has(item.id));
-    if (!meets) timeline.items = [];
-    if (!meets || first) timeline.older = page.next;
-    for (const item of page.items) insert(timeline, item);
+    timeline.reading = timeline.again;
+    store.changed('timeline', space);
+  } while (timeline.reading);
+}
+
+/**
+ * @param {string} space
+ * @param {Timeline} timeline
+ * @param {Set<string>} held Messages between which none is missing.
+ * @returns {Promise<Set<string>>} The same after this page.
+ */
+async function readNewest(space, timeline, held) {
+  // All that is unread, where that is not too much, so that its beginning can be shown.
+  const unread = store.spaces.get(space)?.unread ?? 0;
+  const read = meanwhile.begin();
+  try {
+    const page = await api.history(space, null, Math.min(PAGE_MAX, Math.max(PAGE, unread + 10)));
+    if (store.timelines.get(space) !== timeline) return held;
+    const first = timeline.state !== 'ready';
+    const ids = page.items.map((item) => item.id);
+    const end = ids.at(-1) ?? '';
+    const meets = page.next === null || ids.some((id) => held.has(id));
+    // Over a gap, only what events have brought since stays.
+    if (!meets) timeline.items = timeline.items.filter((item) => !held.has(item.id) && item.id > end);
+    const oldest = timeline.items[0]?.id;
+    if (!meets || page.next === null || !oldest || end <= oldest) timeline.older = page.next;
+    take(timeline, page.items, read);
     timeline.state = 'ready';
     if (first) timeline.newFrom = firstUnread(timeline, unread);
+    return new Set(meets ? [...held, ...ids] : ids);
   } catch (error) {
-    if (store.timelines.get(space) !== timeline) return;
-    if (first) {
+    if (timeline.state !== 'ready') {
       timeline.state = 'failed';
       timeline.problem = explain(error);
     }
+    return held;
+  } finally {
+    meanwhile.end(read);
   }
-  store.changed('timeline', space);
+}
+
+/**
+ * Takes in a page, brought up to date with what has been told of its messages since it was asked for.
+ * @param {Timeline} timeline
+ * @param {Message[]} items
+ * @param {ReturnType<typeof meanwhile.begin>} read
+ */
+function take(timeline, items, read) {
+  for (const item of items) {
+    /** @type {Message|null} */
+    let message = item;
+    for (const change of read.told(item.id)) message = message && change(message);
+    if (message) insert(timeline, message);
+  }
 }
 
 /**
@@ -65,14 +124,18 @@ export async function loadOlder(space, limit = PAGE) {
   if (timeline.paging || !timeline.older || timeline.state !== 'ready') return;
   timeline.paging = true;
   store.changed('timeline', space);
+  const { older } = timeline;
+  const read = meanwhile.begin();
   try {
-    const page = await api.history(space, timeline.older, limit);
-    if (store.timelines.get(space) !== timeline) return;
-    for (const item of page.items) insert(timeline, item);
+    const page = await api.history(space, older, limit);
+    // Where the oldest held is another one by now, the page would lie behind a gap.
+    if (store.timelines.get(space) !== timeline || timeline.older !== older) return;
+    take(timeline, page.items, read);
     timeline.older = page.items.length > 0 ? page.next : null;
   } catch (error) {
     toast(explain(error));
   } finally {
+    meanwhile.end(read);
     timeline.paging = false;
     store.changed('timeline', space);
   }
@@ -107,6 +170,7 @@ export async function reread() {
 export function putMessage(raw) {
   const message = asMessage(raw);
   settle(message);
+  meanwhile.tell(message.id, (known) => laterOf(message, known));
   const timeline = store.timelines.get(message.space);
   if (!timeline || (timeline.state !== 'ready' && timeline.state !== 'loading')) return;
   const oldest = timeline.items[0];
@@ -132,6 +196,7 @@ function settle(message) {
  * @param {(message: Message) => Message} change
  */
 export function changeMessage(space, id, change) {
+  meanwhile.tell(id, change);
   const timeline = store.timelines.get(space);
   const index = timeline?.items.findIndex((item) => item.id === id) ?? -1;
   const item = timeline?.items[index];
@@ -146,6 +211,7 @@ export function changeMessage(space, id, change) {
  * @param {string[]} ids
  */
 export function forgetMessages(space, ids) {
+  for (const id of ids) meanwhile.tell(id, () => null);
   const timeline = store.timelines.get(space);
   if (!timeline) return;
   timeline.items = timeline.items.filter((item) => !ids.includes(item.id));
@@ -173,6 +239,13 @@ export function changeReaction(space, id, emoji, account, on) {
 const isOlder = (message, known) =>
   known.edited_at !== null && (message.edited_at === null || Date.parse(message.edited_at) < Date.parse(known.edited_at));
 
+/**
+ * An old copy must not undo a deletion or an edit that we already know of: a node may lag behind our last one.
+ * @param {Message} message @param {Message} known
+ */
+const laterOf = (message, known) =>
+  message.deleted || (!known.deleted && !isOlder(message, known)) ? message : known;
+
 /** @param {Timeline} timeline @param {Message} message */
 function insert(timeline, message) {
   const { items } = timeline;
@@ -180,8 +253,7 @@ function insert(timeline, message) {
   while (at > 0 && /** @type {Message} */ (items[at - 1]).id > message.id) at--;
   const before = items[at - 1];
   if (before?.id !== message.id) items.splice(at, 0, message);
-  // An old copy must not undo a deletion or an edit that we already know of: a node may lag behind our last one.
-  else if (message.deleted || (!before.deleted && !isOlder(message, before))) items[at - 1] = message;
+  else items[at - 1] = laterOf(message, before);
 }
 
 /** @param {Timeline} timeline @param {number} unread */
