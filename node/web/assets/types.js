@@ -59,6 +59,7 @@
  * @property {boolean} paging An older page is being fetched.
  * @property {boolean} reading The newest page is being fetched.
  * @property {boolean} again It is to be fetched once more after that.
+ * @property {boolean} back It is on the screen, and not its end.
  * @property {string} problem Why it failed, in plain words.
  * @property {string|null} newFrom Id of the first message under the "new messages" line.
  */

@@ -8,7 +8,7 @@ globalThis.location = /** @type {any} */ (new URL('http://a.example/'));
 globalThis.localStorage = /** @type {any} */ ({ getItem: () => null, setItem() {} });
 const { store } = await import('../assets/state/store.js');
 const { applyEvent } = await import('../assets/state/events.js');
-const { loadNewest, loadOlder, reread, timelineOf } = await import('../assets/state/timeline.js');
+const { loadNewest, loadOlder, reread, timelineOf, visit } = await import('../assets/state/timeline.js');
 
 /** The reads that wait for an answer. @type {{cursor: string|null, answer: (...page: any[]) => Promise<void>}[]} */
 let reads = [];
@@ -121,4 +121,42 @@ test('an older page that comes after a gap is left out', async () => {
   await late?.answer(...page(6, 4));
   assert.deepEqual(held(), [28, 29, 30]);
   assert.equal(timelineOf('s').older, id(28));
+});
+
+test('of a timeline that nobody reads further back, the latest are held, and paging goes on before them', async () => {
+  await begin(100, 51);
+  for (let number = 101; number <= 1_700; number += 1) says(number);
+  const [first] = held();
+  assert.ok(held().length <= 1_200);
+  assert.deepEqual(held(), Array.from({ length: 1_700 - first + 1 }, (_, at) => first + at));
+  assert.equal(timelineOf('s').older, id(first));
+  says(first - 1);
+  assert.equal(held()[0], first);
+  loadOlder('s');
+  await turn();
+  assert.equal(reads[0]?.cursor, id(first));
+  for (let number = 1_701; number <= 2_500; number += 1) says(number);
+  await reads.shift()?.answer(...page(first - 1, first - 50));
+  assert.deepEqual(held(), Array.from({ length: 2_500 - first + 51 }, (_, at) => first - 50 + at));
+});
+
+test('what somebody reads further back stays, within bounds, until the space is left', async () => {
+  await begin(100, 51);
+  timelineOf('s').back = true;
+  for (let number = 101; number <= 3_000; number += 1) says(number);
+  assert.equal(held()[0], 51);
+  for (let number = 3_001; number <= 8_000; number += 1) says(number);
+  assert.ok(held().length <= 6_200);
+  store.open = 'other';
+  visit('other');
+  assert.equal(held().length, 1_000);
+  assert.equal(timelineOf('s').older, id(7_001));
+});
+
+test('the timelines of the last spaces visited are held', () => {
+  for (let number = 1; number <= 20; number += 1) visit(`space ${number}`);
+  visit('space 13');
+  visit('space 21');
+  assert.equal(store.timelines.size, 8);
+  assert.ok(store.timelines.has('space 13') && !store.timelines.has('space 14'));
 });

@@ -14,6 +14,14 @@ const PAGE_MAX = 200;
 /** How far back a jump to an old message pages before it gives up. */
 const JUMP_PAGES = 25;
 
+/** How many messages of a space are held while nobody looks further back, and how many go at once when there are more. */
+const HELD = 1_000;
+const CUT = 200;
+/** How many are held while somebody does: what a jump may read, and what came since. */
+const HELD_BACK = HELD + JUMP_PAGES * PAGE_MAX;
+/** How many spaces' messages are held: those of the last visits. */
+const KEPT = 8;
+
 /** @param {string} space @returns {Timeline} */
 export function timelineOf(space) {
   let timeline = store.timelines.get(space);
@@ -25,11 +33,25 @@ export function timelineOf(space) {
       paging: false,
       reading: false,
       again: false,
+      back: false,
       problem: '',
       newFrom: null,
     };
     store.timelines.set(space, timeline);
   }
+  return timeline;
+}
+
+/**
+ * The timeline of a space that is being opened. Those of the spaces whose last visit is longest ago go.
+ * @param {string} space
+ */
+export function visit(space) {
+  const timeline = timelineOf(space);
+  store.timelines.delete(space);
+  store.timelines.set(space, timeline);
+  for (const id of [...store.timelines.keys()].slice(0, -KEPT)) store.timelines.delete(id);
+  for (const [id, other] of store.timelines) cut(id, other);
   return timeline;
 }
 
@@ -176,6 +198,7 @@ export function putMessage(raw) {
   const oldest = timeline.items[0];
   if (timeline.older && oldest && message.id < oldest.id) return;
   insert(timeline, message);
+  cut(message.space, timeline);
   store.changed('timeline', message.space);
 }
 
@@ -254,6 +277,21 @@ function insert(timeline, message) {
   const before = items[at - 1];
   if (before?.id !== message.id) items.splice(at, 0, message);
   else items[at - 1] = laterOf(message, before);
+}
+
+/**
+ * Lets go of the oldest when there are too many. Paging reads them again: the cursor of a history is the id of the message
+ * before which it goes on.
+ * @param {string} space
+ * @param {Timeline} timeline
+ */
+function cut(space, timeline) {
+  // Pages on their way have to meet what is held.
+  if (timeline.state !== 'ready' || timeline.paging || timeline.reading) return;
+  const most = timeline.back && space === store.open ? HELD_BACK : HELD;
+  if (timeline.items.length < most + CUT) return;
+  timeline.items = timeline.items.slice(-most);
+  timeline.older = timeline.items[0]?.id ?? null;
 }
 
 /** @param {Timeline} timeline @param {number} unread */

@@ -33,7 +33,7 @@ const TOGETHER_MS = 5 * 60_000;
  */
 export function rowsOf(timeline, pending, most) {
   const items = timeline.items.slice(-most);
-  const byId = new Map(timeline.items.map((item) => [item.id, item]));
+  const byId = new Map(items.map((item) => [item.id, item]));
   const confirmed = new Set(items.map((item) => item.client_id));
   const waiting = pending.filter((item) => !confirmed.has(item.client_id));
   /** @type {Row[]} */
@@ -59,7 +59,7 @@ export function rowsOf(timeline, pending, most) {
       state: item ? `${item.state} ${item.reason} ${net.connection.state}` : '',
       compact: above !== null && together(above, message),
       name: nameOf(message.author),
-      quote: quoteOf(message, byId),
+      quote: quoteOf(message, (id) => byId.get(id) ?? find(timeline.items, id)),
     });
     above = message;
   };
@@ -74,12 +74,35 @@ function together(above, message) {
   return above.author === message.author && !message.reply_to && gap < TOGETHER_MS;
 }
 
-/** @param {Message} message @param {Map<string, Message>} byId */
-function quoteOf(message, byId) {
+/** @param {Message} message @param {(id: string) => Message|undefined} held */
+function quoteOf(message, held) {
   if (!message.reply_to) return '';
-  const target = byId.get(message.reply_to);
+  const target = held(message.reply_to);
   if (!target) return 'An earlier message';
   return target.deleted ? 'A deleted message' : `${nameOf(target.author)}: ${shorten(plainOf(target), 90)}`;
+}
+
+/** Looks for a message that is not on the screen. @param {Message[]} items In the order of their ids. @param {string} id */
+function find(items, id) {
+  let from = 0;
+  let to = items.length;
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (/** @type {Message} */ (items[middle]).id < id) from = middle + 1;
+    else to = middle;
+  }
+  return items[from]?.id === id ? items[from] : undefined;
+}
+
+/** How many messages of others have come after one. @param {Message[]} items @param {string} seen */
+export function countAfter(items, seen) {
+  let count = 0;
+  for (let at = items.length - 1; at >= 0; at -= 1) {
+    const item = /** @type {Message} */ (items[at]);
+    if (item.id <= seen) break;
+    if (item.author !== store.me?.id) count += 1;
+  }
+  return count;
 }
 
 /** @param {Pending} item @returns {Message} */

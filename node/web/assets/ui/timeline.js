@@ -4,11 +4,11 @@
 import { pendingOf } from '../state/outbox.js';
 import { watch } from '../state/reading.js';
 import { store, toast } from '../state/store.js';
-import { loadNewest, loadOlder, reach, timelineOf } from '../state/timeline.js';
+import { loadNewest, loadOlder, reach, timelineOf, visit } from '../state/timeline.js';
 import { h, icon, reconcile } from './dom.js';
 import { dayKey, dayName } from './format.js';
 import { MyChatMessage } from './message.js';
-import { rowsOf } from './rows.js';
+import { countAfter, rowsOf } from './rows.js';
 import { View } from './view.js';
 
 /** @typedef {import('./rows.js').Row} Row */
@@ -57,7 +57,7 @@ export class MyChatTimeline extends View {
       const timeline = store.timelines.get(this.space);
       if (timeline) timeline.newFrom = null;
     });
-    const timeline = timelineOf(this.space);
+    const timeline = visit(this.space);
     const unread = store.spaces.get(this.space)?.unread ?? 0;
     if (timeline.state !== 'ready' || unread > timeline.items.length) loadNewest(this.space);
     this.#seek();
@@ -131,8 +131,16 @@ export class MyChatTimeline extends View {
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
+  /** @param {boolean} is */
+  #setAtEnd(is) {
+    this.#atEnd = is;
+    // What somebody reads further back is not to be cut off.
+    const timeline = store.timelines.get(this.space);
+    if (timeline) timeline.back = !is;
+  }
+
   #toEnd() {
-    this.#atEnd = true;
+    this.#setAtEnd(true);
     this.#window = WINDOW;
     this.render();
     this.dispatchEvent(new CustomEvent('to-composer', { bubbles: true }));
@@ -150,7 +158,7 @@ export class MyChatTimeline extends View {
 
   #measure() {
     const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
-    this.#atEnd = scrollHeight - clientHeight - scrollTop < NEAR_PX;
+    this.#setAtEnd(scrollHeight - clientHeight - scrollTop < NEAR_PX);
   }
 
   #scrolled() {
@@ -183,7 +191,7 @@ export class MyChatTimeline extends View {
   #renderLatest() {
     this.#latest.hidden = this.#atEnd;
     if (this.#atEnd) return;
-    const fresh = timelineOf(this.space).items.filter((item) => item.id > this.#seenLast && item.author !== store.me?.id).length;
+    const fresh = countAfter(timelineOf(this.space).items, this.#seenLast);
     const text = fresh > 0 ? `${fresh} new ${fresh === 1 ? 'message' : 'messages'}` : 'To the latest';
     if (this.#latest.textContent !== text) this.#latest.replaceChildren(text, icon('down'));
   }
@@ -197,12 +205,14 @@ export class MyChatTimeline extends View {
     const id = store.target;
     if (!id || store.open !== this.space || timelineOf(this.space).state !== 'ready') return;
     store.target = null;
+    timelineOf(this.space).back = true;
     if (!(await reach(this.space, id))) {
+      this.#setAtEnd(this.#atEnd);
       toast('That message is further back than can be shown here.');
       return;
     }
     this.#widen(id);
-    this.#atEnd = false;
+    this.#setAtEnd(false);
     this.render();
     const element = /** @type {HTMLElement|null} */ (this.#rows.querySelector(`[data-message="${CSS.escape(id)}"]`));
     element?.scrollIntoView({ block: 'center' });
