@@ -139,3 +139,14 @@ test('members who come and go while the members are read are kept, and the later
   await first;
   assert.deepEqual([...(store.members.get('s') ?? [])], [['me', 'owner'], ['came', 'admin']]);
 });
+
+test('who came or went while the members are read is online or not, as was told', async () => {
+  const read = loadMembers('s');
+  await turn();
+  told('presence', { account: 'came', online: true });
+  told('presence', { account: 'went', online: false });
+  const member = (account, online) => ({ account, role: 'member', online });
+  call('/v1/spaces/s/members').answer(list(member('came', false), member('went', true), member('stays', true)));
+  await read;
+  assert.deepEqual([...store.online], ['came', 'stays']);
+});

@@ -1,10 +1,14 @@
 // Who is online, of the people whom we share spaces with: read when a stream begins, and kept by its events.
 
 import { presence as api } from '../api.js';
+import { Meanwhile } from './meanwhile.js';
 import { store } from './store.js';
 
 /** What was told while the answer was on its way, which is newer than the answer. @type {Map<string, boolean>|null} */
 let told = null;
+
+/** What is told while members are read: those answers say as well who is online. @type {Meanwhile<boolean>} */
+export const presenceReads = new Meanwhile();
 
 /** Reads who is online at the node of the stream that has just begun. */
 export async function readPresence() {
@@ -30,6 +34,7 @@ export async function readPresence() {
 /** @param {string} account @param {boolean} online */
 export function notePresence(account, online) {
   told?.set(account, online);
+  presenceReads.tell(account, online);
   if (put(account, online)) store.changed('presence');
 }
 

@@ -5,7 +5,7 @@ import { explain } from '../net/problem.js';
 import { spaceReads } from './change.js';
 import { Meanwhile } from './meanwhile.js';
 import { learnPerson, nameOf } from './people.js';
-import { notePresence } from './presence.js';
+import { notePresence, presenceReads } from './presence.js';
 import { isWatched } from './reading.js';
 import { goHome } from './route.js';
 import { store, toast } from './store.js';
@@ -171,20 +171,21 @@ const listed = new Map();
 export async function loadMembers(id) {
   const mine = store.me?.id;
   const read = roles.begin();
+  const seen = presenceReads.begin();
   try {
     const answered = await api.members(id);
-    if (store.me?.id !== mine) return;
+    if (store.me?.id !== mine || read.number < (listed.get(id) ?? 0)) return;
+    listed.set(id, read.number);
     for (const { account, name, handle, online } of answered) {
       if (name) learnPerson({ id: account, name, handle });
-      if (online !== null) notePresence(account, online);
+      if (online !== null && seen.told(account).length === 0) notePresence(account, online);
     }
-    if (read.number < (listed.get(id) ?? 0)) return;
-    listed.set(id, read.number);
     const members = new Map(answered.map((member) => [member.account, member.role]));
     for (const [account, role] of read.told(id)) setRole(members, account, role);
     store.members.set(id, members);
   } finally {
     roles.end(read);
+    presenceReads.end(seen);
   }
   store.changed('members', id);
 }
