@@ -92,8 +92,7 @@ impl FetchError {
             Self::Mesh(_) | Self::Stream(_) | Self::Silent | Self::PeerLacks | Self::File(_) => {
                 Failure::Broken { progressed }
             }
-            // Its turn comes.
-            Self::Busy => Failure::Broken { progressed: true },
+            Self::Busy => Failure::Busy,
             // From the beginning, at the same peer.
             Self::DamagedPart(_) => Failure::Broken { progressed: false },
             Self::Unable | Self::Newer { .. } | Self::NoSpace { .. } | Self::Damaged(_) | Self::Adopt(_) => {

@@ -12,8 +12,8 @@
 //!   holds everything which this node does. What this node alone holds is never given up for it.
 //! - While a snapshot is under way no log is followed, no write is accepted, and the node is not ready.
 //! - A broken transfer goes on at the same byte: after a loss of the connection, and after a kill of either process as
-//!   long as the peer still has that snapshot. Else another peer is asked for one of its own. After some failures in a
-//!   row the logs are followed.
+//!   long as the peer still has that snapshot. Else another peer is asked for one of its own, also when the first gives
+//!   as many as it can to others. After some failures in a row the logs are followed; a busy peer is none.
 //! - What was received is believed only with the announced size, hash, vector and migrations, and after SQLite's own
 //!   check; it takes no more of the disk than announced, and only if that much is free.
 //! - The bytes go at [`SnapshotConfig::rate`] at the most, in streams of lower priority than the logs. Neither side holds

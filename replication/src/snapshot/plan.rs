@@ -4,7 +4,7 @@
 //!             far behind                     heard from others          all here
 //!  Watching ─────────────▶ Choosing ──────────────────────▶ Fetching ───────────▶ Adopting
 //!                             ▲  ▲      a peer that has it      │ ▲                   │
-//!                 peer unfit  │  └──────── peer is gone ──── Waiting ◀─ link broke    │
+//!           peer unfit, busy  │  └──────── peer is gone ──── Waiting ◀─ link broke    │
 //!                             └───────────────────────────────────────────────────────┤ refused
 //!  Over ◀─── adopted; or too many failures, nobody suitable: the logs are followed ───┘
 //! ```
@@ -13,10 +13,16 @@
 //! and no write is accepted. Following on would be work for nothing, since the snapshot has it all; and what came in
 //! meanwhile might be missing in the snapshot, which may only replace a database whose every version it holds.
 //!
+//! A peer that gives as many snapshots as it can to others is busy. That is no failure: the others are asked in turn,
+//! the nearest first, and then those again that said so longest ago, until one has a place.
+//!
 //! At most one snapshot is taken in the life of a process, and none once the node has caught up: what is missing then
 //! comes by the logs, while the node serves.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{NodeId, protocol::Now};
 
@@ -24,9 +30,11 @@ use crate::{NodeId, protocol::Now};
 const CHOICE: Duration = Duration::from_millis(500);
 /// How long a suitable peer is waited for: all may still be reading what this node wrote last.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long after a broken transfer the next try comes.
+/// How long after a broken transfer, or the word of a busy peer, the next try comes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a peer that has sent a part may be away before another one is asked.
+/// How long a peer that was busy comes after those that were not.
+const BUSY: Duration = Duration::from_secs(10);
+/// How long a peer that has sent a part may be away or busy before another one is asked.
 const RESUME_PATIENCE: Duration = Duration::from_secs(5);
 /// Failures in a row without a byte received, after which the logs are followed instead.
 const FRUITLESS: u32 = 5;
@@ -64,9 +72,11 @@ pub enum Action {
 pub enum Failure {
     /// The way to the peer; what was received is kept.
     Broken {
-        /// Whether it was not in vain: something was received, or the peer only asks for patience.
+        /// Whether it was not in vain: something was received.
         progressed: bool,
     },
+    /// The peer gives snapshots to others, as many as it can.
+    Busy,
     /// What this peer has is of no use here.
     Unfit,
 }
@@ -97,7 +107,11 @@ pub struct Planner {
     phase: Phase,
     /// Who has sent a part of a snapshot already.
     preferred: Option<NodeId>,
+    /// Until when that one is waited for, though it is busy: its place may be taken by the transfer that broke.
+    resume_until: Now,
     unfit: BTreeSet<NodeId>,
+    /// Who was busy, and when.
+    busy: BTreeMap<NodeId, Now>,
     fruitless: u32,
     failures: u32,
 }
@@ -107,7 +121,16 @@ impl Planner {
     /// one from, in an earlier life.
     #[must_use]
     pub fn new(above: u64, preferred: Option<NodeId>) -> Self {
-        Self { above, phase: Phase::Watching, preferred, unfit: BTreeSet::new(), fruitless: 0, failures: 0 }
+        Self {
+            above,
+            phase: Phase::Watching,
+            preferred,
+            resume_until: Now::ZERO,
+            unfit: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            fruitless: 0,
+            failures: 0,
+        }
     }
 
     /// Whether a snapshot is under way: no log is followed and no write accepted.
@@ -148,9 +171,10 @@ impl Planner {
                     peer.covers && peer.behind > self.above && !self.unfit.contains(&peer.node)
                 };
                 let preferred = |peer: &Peer| Some(peer.node) == self.preferred;
-                let nearest =
-                    peers.iter().filter(usable).min_by_key(|peer| (!preferred(peer), peer.rtt, peer.node));
-                match nearest {
+                // Those that were not busy come first, then who was so longest ago.
+                let busy = |peer: &Peer| self.busy.get(&peer.node).filter(|since| now < **since + BUSY);
+                let order = |peer: &&Peer| (busy(peer), !preferred(peer), peer.rtt, peer.node);
+                match peers.iter().filter(usable).min_by_key(order) {
                     Some(peer) => Some(self.fetch(peer.node)),
                     None if now >= until || self.none_is_fit(peers) => Some(self.give_up()),
                     None => None,
@@ -185,16 +209,27 @@ impl Planner {
     /// A transfer or an adoption failed.
     pub fn failed(&mut self, failure: Failure, now: Now) -> Option<Action> {
         let (Phase::Fetching(peer) | Phase::Adopting(peer)) = self.phase else { return None };
-        self.failures += 1;
-        self.fruitless += 1;
+        if failure != Failure::Busy {
+            self.failures += 1;
+            self.fruitless += 1;
+        }
         match failure {
+            Failure::Busy if now < self.resume_until => {
+                self.phase = Phase::Waiting { peer, retry: now + PAUSE, until: self.resume_until };
+            }
+            Failure::Busy => {
+                self.busy.insert(peer, now);
+                self.choose(now, PAUSE);
+            }
             Failure::Broken { progressed } => {
                 if progressed {
                     self.fruitless = 0;
+                    self.resume_until = now + RESUME_PATIENCE;
                 }
                 self.phase = Phase::Waiting { peer, retry: now + PAUSE, until: now + RESUME_PATIENCE };
             }
             Failure::Unfit => {
+                self.resume_until = Now::ZERO;
                 self.unfit.insert(peer);
                 self.choose(now, Duration::ZERO);
             }
@@ -331,6 +366,51 @@ mod tests {
         }
         assert_eq!(planner.failed(Failure::Broken { progressed: false }, at(now)), Some(Action::Release));
         assert!(planner.is_over() && !planner.holds());
+    }
+
+    #[test]
+    fn others_are_asked_while_a_peer_is_busy() {
+        let mut planner = fetching();
+        assert_eq!(planner.failed(Failure::Busy, at(600)), None);
+        assert_eq!(planner.look(&far(), false, at(1500)), None, "not at full speed");
+        assert_eq!(planner.look(&far(), false, at(1600)), Some(Action::Fetch(A)), "it has a place");
+        assert_eq!(planner.failed(Failure::Busy, at(1700)), None);
+        assert_eq!(planner.look(&far(), false, at(2700)), Some(Action::Fetch(B)), "its turn may have come");
+        assert_eq!(planner.fetched(), Some(Action::Adopt));
+    }
+
+    #[test]
+    fn the_nearest_is_asked_first_again_a_while_after_it_was_busy() {
+        let mut planner = fetching();
+        assert_eq!(planner.failed(Failure::Busy, at(600)), None);
+        assert_eq!(planner.look(&far(), false, at(1600)), Some(Action::Fetch(A)));
+        assert_eq!(planner.failed(Failure::Busy, at(20_000)), None);
+        assert_eq!(planner.look(&far(), false, at(21_000)), Some(Action::Fetch(B)));
+    }
+
+    #[test]
+    fn a_turn_is_waited_for_however_long_all_are_busy() {
+        let mut planner = fetching();
+        let mut asked = BTreeMap::from([(B, 1)]);
+        for second in 1..4 * u64::from(FAILURES) {
+            assert_eq!(planner.failed(Failure::Busy, at(1000 * second)), None);
+            let Some(Action::Fetch(peer)) = planner.look(&far(), false, at(1000 * second + 1000)) else {
+                panic!("nobody is asked at {second} s");
+            };
+            *asked.entry(peer).or_insert(0) += 1;
+        }
+        assert!(planner.holds() && asked[&A] == asked[&B], "{asked:?}");
+    }
+
+    #[test]
+    fn a_peer_that_sent_a_part_is_given_time_to_find_its_place_free() {
+        let mut planner = fetching();
+        assert_eq!(planner.failed(Failure::Broken { progressed: true }, at(2000)), None);
+        for second in 3..8 {
+            assert_eq!(planner.look(&far(), false, at(1000 * second)), Some(Action::Fetch(B)));
+            assert_eq!(planner.failed(Failure::Busy, at(1000 * second)), None);
+        }
+        assert_eq!(planner.look(&far(), false, at(8000)), Some(Action::Fetch(A)));
     }
 
     #[test]
