@@ -1,6 +1,7 @@
 //! Certificates and connections that are made anew while the mesh runs.
 //!
-//! A member signs itself a new certificate well before the old one ends, and whenever its cluster key changes. A
+//! A member signs itself a new certificate well before the old one ends, and whenever its cluster key changes or its
+//! clock was set so far that the old one may not be good any more. A
 //! connection is as old as the certificates that were shown when it was made, so the one who dialed makes it anew in
 //! good time: the new one is greeted before the old one is closed, and streams go on with it from where they were.
 //! Either side closes a connection whose peer's certificate is not acceptable any more, because it has ended or its
@@ -8,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
@@ -41,7 +42,9 @@ struct Current {
     authority: Arc<Authority>,
     key: ClusterKey,
     client: ClientConfig,
-    signed: Instant,
+    /// By the wall clock, as the certificate's validity is: other clocks neither follow a correction of it, nor count
+    /// the time for which a machine was suspended.
+    signed: OffsetDateTime,
     /// Counts the keys that were in use.
     era: u64,
 }
@@ -57,7 +60,7 @@ impl Trust {
         let now = OffsetDateTime::now_utc();
         let credentials = authority.credentials(member.0, member.1, now, lifetimes.validity)?;
         let client = endpoint::client_config(credentials.client);
-        let current = Current { authority, key: key.clone(), client, signed: Instant::now(), era: 0 };
+        let current = Current { authority, key: key.clone(), client, signed: now, era: 0 };
         let trust = Self {
             current: RwLock::new(current),
             lifetimes,
@@ -76,24 +79,39 @@ impl Trust {
         self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).authority.clone()
     }
 
+    fn signed(&self) -> OffsetDateTime {
+        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).signed
+    }
+
     fn renewing(&self) -> MutexGuard<'_, HashSet<NodeId>> {
         self.renewing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
+/// Whether a certificate of that time is to be made anew: it is old, or the clock was ahead when it was signed.
+fn is_due(signed: OffsetDateTime, now: OffsetDateTime, renewal: Duration) -> bool {
+    (now - signed).unsigned_abs() >= renewal
+}
+
 impl Shared {
     /// Trusts and shows what this key says from now on.
     pub(crate) fn rekey(&self, key: &ClusterKey) -> Result<(), MeshError> {
-        self.sign(Arc::new(Authority::new(key)?), Some(key))?;
+        self.sign(Arc::new(Authority::new(key)?), Some(key), OffsetDateTime::now_utc())?;
         self.trust.changed.notify_one();
         let marks = key.marks();
         info!(used = marks[0], accepted = marks.join(","), "took another cluster key");
         Ok(())
     }
 
-    fn sign(&self, authority: Arc<Authority>, key: Option<&ClusterKey>) -> Result<(), MeshError> {
+    /// Shows a certificate that is valid around `now`.
+    fn sign(
+        &self,
+        authority: Arc<Authority>,
+        key: Option<&ClusterKey>,
+        now: OffsetDateTime,
+    ) -> Result<(), MeshError> {
         let (me, validity) = (&self.me, self.trust.lifetimes.validity);
-        let credentials = authority.credentials(me.node, me.role, OffsetDateTime::now_utc(), validity)?;
+        let credentials = authority.credentials(me.node, me.role, now, validity)?;
         self.endpoint.set_server_config(Some(endpoint::server_config(credentials.server)));
         let mut current = self.trust.current.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(key) = key {
@@ -102,8 +120,14 @@ impl Shared {
         }
         current.authority = authority;
         current.client = endpoint::client_config(credentials.client);
-        current.signed = Instant::now();
+        current.signed = now;
         Ok(())
+    }
+
+    /// Shows a certificate as it is signed when the clock shows another time.
+    #[cfg(test)]
+    pub(crate) fn sign_at(&self, now: OffsetDateTime) -> Result<(), MeshError> {
+        self.sign(self.trust.authority(), None, now)
     }
 
     /// Signs new certificates and looks after the connections until the mesh stops.
@@ -114,10 +138,9 @@ impl Shared {
                 () = sleep(self.trust.lifetimes.review) => {}
                 () = self.trust.changed.notified() => {}
             }
-            let age =
-                self.trust.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).signed.elapsed();
-            if age >= self.trust.lifetimes.renewal {
-                match self.sign(self.trust.authority(), None) {
+            let now = OffsetDateTime::now_utc();
+            if is_due(self.trust.signed(), now, self.trust.lifetimes.renewal) {
+                match self.sign(self.trust.authority(), None, now) {
                     Ok(()) => info!("renewed this member's certificate"),
                     Err(error) => error!(%error, "cannot renew this member's certificate; trying on"),
                 }
@@ -170,5 +193,20 @@ impl Shared {
             }
             shared.trust.renewing().remove(&member.node);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_due_when_it_is_old_or_from_a_clock_that_was_wrong() {
+        let (signed, hour) =
+            (OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000), time::Duration::HOUR);
+        let day = Lifetimes::default().renewal;
+        for (since, due) in [(0, false), (23, false), (24, true), (24 * 8, true), (-23, false), (-24, true)] {
+            assert_eq!(is_due(signed, signed + hour * since, day), due, "{since} h after it was signed");
+        }
     }
 }

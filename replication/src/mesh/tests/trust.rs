@@ -41,6 +41,19 @@ async fn connections_are_made_anew_before_their_certificates_end() {
 }
 
 #[tokio::test]
+async fn a_member_whose_clock_was_corrected_is_let_in() {
+    let key = ClusterKey::generate();
+    let mut a = start(config(1, &key, &[])).await;
+    for (number, days) in [(2, -30), (3, 30)] {
+        // As if the clock had been set after the certificate was signed.
+        a.mesh.shared.sign_at(time::OffsetDateTime::now_utc() + time::Duration::days(days)).unwrap();
+        let mut other = start(config(number, &key, &[&a])).await;
+        other.up(a.mesh.node()).await;
+        a.up(other.mesh.node()).await;
+    }
+}
+
+#[tokio::test]
 async fn the_cluster_key_is_replaced_while_members_are_connected() {
     let (log, _guard) = Log::start();
     let old = ClusterKey::generate();
