@@ -253,22 +253,32 @@ async fn answers_kept_for_idempotency_are_erased_after_a_day() {
     const DAY: i64 = 24 * 3600 * 1000;
     let node = TestNode::start();
     let store = &node.app.store;
-    let written = store.write(|batch| {
-        for day in 0..300u32 {
-            let key = vec![day.to_be_bytes().into(), Value::Integer(day.into())];
-            batch.insert("idempotency", key, vec![1, 2, 3]);
-        }
-        Ok::<_, StoreError>(())
-    });
-    written.await.expect("written");
-    let erased = super::expiry::erase(store, 290 * DAY as u64 + 5).await.expect("erased");
-    assert_eq!(erased, 289, "all but those of today and yesterday, and after");
+    for hundred in 0..15u32 {
+        let written = store.write(move |batch| {
+            for number in 100 * hundred..100 * (hundred + 1) {
+                let key = vec![number.to_be_bytes().into(), Value::Integer((number % 300).into())];
+                batch.insert("idempotency", key, vec![1, 2, 3]);
+            }
+            Ok::<_, StoreError>(())
+        });
+        written.await.expect("written");
+    }
+    let run = super::expiry::erase(store, 290 * DAY as u64 + 5).await.expect("erased");
+    assert_eq!(run.erased, 5 * 289, "all but those of today and yesterday, and after");
+    assert_eq!(run.looked_at, 1500, "each once");
     let kept = store.read(|db| {
         let sql = "SELECT min(day) FROM idempotency WHERE data IS NOT NULL";
         Ok::<_, StoreError>(db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
     });
     assert_eq!(kept.await.expect("read"), 289);
-    assert_eq!(super::expiry::erase(store, 290 * DAY as u64).await.expect("nothing to do"), 0);
+    let again = super::expiry::erase(store, 290 * DAY as u64).await.expect("nothing to do");
+    assert_eq!((again.erased, again.looked_at), (0, 1500));
+    let plan = store.read(|db| {
+        let sql = format!("EXPLAIN QUERY PLAN {}", super::expiry::NEXT);
+        Ok::<_, StoreError>(db.query_row(&sql, ([0u8; 1], 0, 0, 1), |row| row.get::<_, String>(3))?)
+    });
+    let plan = plan.await.expect("a plan");
+    assert!(plan.starts_with("SEARCH"), "a piece begins where the last one has ended: {plan}");
 }
 
 #[tokio::test]
