@@ -30,7 +30,7 @@ pub use sessions::{Standing, standing};
 pub use standings::Standings;
 pub use store::{
     Account, MIGRATIONS, PublicAccount, blank, by_handle, can_sign_in, derive, event_of, exists, is_active,
-    profile, public_profile,
+    is_state, profile, public_profile,
 };
 
 pub(crate) use http::free_handle;

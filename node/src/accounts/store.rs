@@ -222,6 +222,12 @@ pub(super) fn is_erased(db: &Connection, id: AccountId) -> rusqlite::Result<bool
     Ok(false)
 }
 
+/// Whether facts on this field say that an account is closed.
+#[must_use]
+pub fn is_state(field: &str) -> bool {
+    field == Field::State.as_str()
+}
+
 /// Whether this node knows the account, it is active, and it is not one that was made for the speaker of an imported log.
 ///
 /// # Errors

@@ -99,12 +99,16 @@ impl Backlog {
         let Some((version, past)) = log.at_next() else { return Ok(None) };
         let place = (site, version.version.0, past.sequence);
         let Some(kind) = told_as(&past.event, &self.cursor, place) else { return Ok(None) };
-        let (version, sequence, json) = (version.version, past.sequence, past.json.clone());
+        let (version, told, json) = (version.version, past.told, past.json.clone());
         log.last_at = head.unwrap_or(log.last_at);
         log.next.1 += 1;
         // The last event of a version that the client hears of carries the cursor behind it.
         let id = if self.skip_unseen(at, spaces) {
-            self.cursors.write(&self.cursor.clone().with_part(site, version, sequence))
+            let cursor = self.cursor.clone();
+            self.cursors.write(&match told {
+                Some(told) => cursor.with_part(site, version, told),
+                None => cursor,
+            })
         } else {
             self.cursor.advance(prefix(site), version.0);
             self.cursors.write(&self.cursor)

@@ -35,6 +35,8 @@ const READS: usize = 2;
 pub struct Past {
     /// The place of its row in the version.
     pub sequence: u32,
+    /// The last place of which everything is told with it; `None` for none.
+    pub told: Option<u32>,
     /// What and for whom, without the data.
     pub event: Event,
     /// The data as JSON.
@@ -147,13 +149,13 @@ fn read(
     for frame in logs.read(db, site, after, PIECE)?.frames {
         let mut events = Vec::new();
         for step in steps::of_frame(db, &frame, &nobody)?.steps {
-            let Step::Event { sequence, mut event } = step else { continue };
+            let Step::Event { sequence, told, mut event } = step else { continue };
             let json = std::mem::take(&mut event.data).to_string();
             // The order within a site stands, whatever its rows say of the time.
             last = last.max(event.at);
             event.at = last;
             bytes += json.len() + size_of::<Past>();
-            events.push(Past { sequence, event, json });
+            events.push(Past { sequence, told, event, json });
         }
         bytes += size_of::<PastVersion>();
         upto = frame.version;

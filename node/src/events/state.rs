@@ -233,15 +233,17 @@ impl State {
         let last_event = frame.steps.iter().rposition(|step| matches!(step, Step::Event { .. }));
         for (at, step) in frame.steps.into_iter().enumerate() {
             match step {
-                Step::Event { sequence, event } => {
+                Step::Event { sequence, told, event } => {
                     let seen = |mut cursor: Cursor| {
                         cursor.merge(&self.position);
                         if Some(at) == last_event {
                             let skips = u64::from(mutation::is_on(Mutation::CursorSkips));
                             cursor.advance(prefix(frame.site), frame.version.0 + skips);
                             cursor
+                        } else if let Some(told) = told {
+                            cursor.with_part(frame.site, frame.version, told)
                         } else {
-                            cursor.with_part(frame.site, frame.version, sequence)
+                            cursor
                         }
                     };
                     let place = (frame.site, frame.version.0, sequence);

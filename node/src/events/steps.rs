@@ -24,6 +24,8 @@ pub enum Step {
     Event {
         /// The place of the row in its version.
         sequence: u32,
+        /// The last place of which everything is told with this; `None` for none. A row may have several events.
+        told: Option<u32>,
         /// What.
         event: Event,
     },
@@ -102,8 +104,11 @@ pub fn of_frame(db: &Connection, frame: &Frame, audience: &Audience) -> rusqlite
         };
         let event = event_of(db, &row)?;
         let concerned = concerned(db, &row, event.as_ref(), audience)?;
-        if let Some(event) = event {
-            steps.push(Step::Event { sequence: change.sequence, event });
+        let events: Vec<Event> = event.into_iter().chain(spaces::inherited(db, &row)?).collect();
+        let (sequence, count) = (change.sequence, events.len());
+        for (event, at) in events.into_iter().zip(1..) {
+            let told = if at == count { Some(sequence) } else { sequence.checked_sub(1) };
+            steps.push(Step::Event { sequence, told, event });
         }
         // After the event: whoever was added hears of what comes next, whoever was removed of this last thing.
         for account in concerned {
@@ -126,7 +131,8 @@ pub fn noted(commit: &Commit) -> Option<FrameSteps> {
     let mut steps = Vec::new();
     for change in frame.changes.iter().filter(|change| &*change.table != http::write::TABLE) {
         let event = messages::event_noted(commit.notes.get(&change.sequence)?)?;
-        steps.push(Step::Event { sequence: change.sequence, event });
+        let sequence = change.sequence;
+        steps.push(Step::Event { sequence, told: Some(sequence), event });
     }
     Some(FrameSteps { site: frame.site, version: frame.version, steps })
 }

@@ -1,5 +1,7 @@
 //! Streams as clients see them, through the routers of nodes that exchange their logs by hand.
 
+mod owners;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::BodyDataStream, http::Method};

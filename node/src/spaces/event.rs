@@ -2,16 +2,18 @@
 //!
 //! A fact that a later one has overruled gives none: whoever resumes hears of the later one instead.
 
-use mychat_replication::{clock::Stamp, store::Row};
+use mychat_replication::{clock::Stamp, log::Value, store::Row};
 use rusqlite::Connection;
 use serde_json::json;
 
 use super::{
+    Role,
     facts::{Change, Founding, Setting, Standing},
     membership::Member,
-    query, resource,
+    query, resource, succession,
 };
 use crate::{
+    accounts,
     events::Event,
     ids::{AccountId, At, SpaceId},
     packed,
@@ -120,4 +122,46 @@ fn moved(
         None => ("member.removed", json!({ "space": space, "account": account, "role": null, "by": by })),
     };
     Ok(Some(Event { kind, space: Some(space), about: None, accounts, at: at.stamp, data, anew: Some(kind) }))
+}
+
+/// The events of those who own a space as its heirs since a row ended the last ownership: that an owner left or has another
+/// role now, or that an owner's account was closed.
+///
+/// # Errors
+/// What SQLite says.
+pub fn inherited(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Vec<Event>> {
+    let (spaces, about, at) = match (row.table, row.key.as_slice()) {
+        ("membership", [space, account, at]) => {
+            let ids = (SpaceId::from_value(space), AccountId::from_value(account), At::from_value(at));
+            let (Some(space), Some(account), Some(at)) = ids else { return Ok(Vec::new()) };
+            let latest = query::latest_standing(db, space, account)?;
+            let left = latest.is_some_and(|(latest, now)| latest == at && now.role != Some(Role::Owner));
+            (if left { vec![space] } else { Vec::new() }, account, at)
+        }
+        ("account_fact", [account, Value::Text(field), at]) if accounts::is_state(field) => {
+            let (Some(account), Some(at)) = (AccountId::from_value(account), At::from_value(at)) else {
+                return Ok(Vec::new());
+            };
+            let closed = accounts::is_active(db, account)? == Some(false);
+            (if closed { query::owned_by(db, account)? } else { Vec::new() }, account, at)
+        }
+        _ => return Ok(Vec::new()),
+    };
+    let mut events = Vec::new();
+    for space in spaces {
+        // Of who has come to a space that nobody owned, the row's own event says it.
+        if let Some(heir) = succession::heir(db, space, None)?.filter(|heir| *heir != about) {
+            events.push(inheritance(db, space, heir, at.stamp)?);
+        }
+    }
+    Ok(events)
+}
+
+fn inheritance(db: &Connection, space: SpaceId, heir: AccountId, at: Stamp) -> rusqlite::Result<Event> {
+    let since = query::since(db, space, heir)?.unwrap_or(at);
+    let mut data = Member::new(db, heir, Role::Owner, since)?.json();
+    data["space"] = json!(space);
+    data["by"] = json!(heir);
+    let kind = "member.added";
+    Ok(Event { kind, space: Some(space), about: None, accounts: Vec::new(), at, data, anew: Some(kind) })
 }

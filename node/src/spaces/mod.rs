@@ -37,7 +37,7 @@ mod tests;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 
-pub use event::event_of;
+pub use event::{event_of, inherited};
 pub use facts::{found, join};
 pub use http::routes;
 pub use membership::{Member, remove as remove_member};

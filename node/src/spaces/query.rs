@@ -127,6 +127,16 @@ pub fn spaces_of(db: &Connection, account: AccountId) -> rusqlite::Result<Vec<Sp
     .collect()
 }
 
+/// The spaces of which the account is stated to be an owner, by id.
+pub(super) fn owned_by(db: &Connection, account: AccountId) -> rusqlite::Result<Vec<SpaceId>> {
+    db.prepare_cached(
+        "SELECT m.space FROM local_member m JOIN local_space s ON s.id = m.space
+         WHERE m.account = ?1 AND m.role = 'owner' AND s.deleted = 0 ORDER BY m.space",
+    )?
+    .query_map([account], |row| row.get(0))?
+    .collect()
+}
+
 /// The members of a space, by account; also of one that has been deleted.
 ///
 /// # Errors

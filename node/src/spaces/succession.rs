@@ -5,9 +5,9 @@
 //! That follows from the local tables alone, so nodes that hold the same facts name the same heir, in whatever order
 //! these came, and however the owners went: two who leave at two nodes at the same time, too.
 //!
-//! An heir may do what an owner may from then on. The inheritance is also stated, as a role like any other, so that
-//! everybody hears of it and it does not move on with the next change of roles: by the call that closes an owner's
-//! account, and otherwise by the heir's next call that changes the space.
+//! An heir may do what an owner may from then on, and the row that ended the last ownership tells everybody of it
+//! (`event::inherited`). The inheritance is also stated, as a role like any other, so that it does not move on with the next
+//! change of roles: by the call that closes an owner's account, and otherwise by the heir's next call that changes the space.
 //!
 //! Closing an account leaves its roles as they are. An account that were deactivated and made active again would be an
 //! owner as before: beside its successor if that was stated, and else in its place.
