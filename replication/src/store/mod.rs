@@ -25,6 +25,7 @@ mod fresh;
 mod health;
 mod inline;
 mod later;
+mod lent;
 mod log_reader;
 mod merge;
 mod queue;
@@ -59,6 +60,7 @@ use error::is_environment;
 pub use error::{DiskFault, OpenError, StoreError};
 pub use health::Health;
 pub use inline::Worker;
+use lent::Lent;
 pub use log_reader::{LogRead, LogReader};
 pub use schema::{Migration, Schema};
 pub use surroundings::{Surroundings, System};
@@ -542,49 +544,11 @@ impl Inner {
             Some(reader) => reader,
             None => connection::open_reader(&self.path)?,
         };
-        let mut lent = Lent { reader: Some(reader) };
+        let lent = Lent::new(reader);
         let result = lent.snapshot(f)?;
-        let reader = lent.reader.take();
+        let reader = lent.give_back();
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).extend(reader);
         result
-    }
-}
-
-/// A connection that reads, as long as somebody has it. One that is not given back, since what it was lent for panicked or
-/// its snapshot could not be ended, is closed: in an open snapshot it would keep the write-ahead log from ever
-/// beginning anew.
-struct Lent {
-    reader: Option<Connection>,
-}
-
-impl Lent {
-    /// Runs `f` in one snapshot. The outer error says that the connection is not fit for another.
-    fn snapshot<T, E: From<StoreError> + From<rusqlite::Error>>(
-        &self,
-        f: impl FnOnce(&Connection) -> Result<T, E>,
-    ) -> Result<Result<T, E>, E> {
-        let reader = self.reader.as_ref().ok_or(StoreError::Closed)?;
-        // Statements that the connection keeps: to parse these anew would take longer than many a read does.
-        reader.prepare_cached("BEGIN")?.raw_execute()?;
-        let result = f(reader);
-        // After some errors SQLite has ended it by itself.
-        if !reader.is_autocommit() {
-            reader.prepare_cached("COMMIT")?.raw_execute()?;
-        }
-        Ok(result)
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            if !reader.is_autocommit()
-                && let Err(error) = reader.execute_batch("ROLLBACK")
-            {
-                tracing::debug!(%error, "a snapshot could not be ended");
-            }
-            connection::close(reader);
-        }
     }
 }
 
