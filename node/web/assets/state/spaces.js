@@ -52,7 +52,7 @@ export async function loadSpaces() {
  * @param {Change[]} told
  */
 function brought(answered, held, told) {
-  // A space that the answer lacks and of which something was told is held if it was not taken away: joined spaceReads.
+  // A space that the answer lacks and of which something was told is held if it was not taken away: joined meanwhile.
   if (!answered) return told.length > 0 ? held : undefined;
   /** @type {Space|undefined} */
   let space = answered;
